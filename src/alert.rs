@@ -1,0 +1,1 @@
+//! Alerts on their way out: routing, grouping, inhibition, silences, with Alertmanager's semantics.

@@ -1,0 +1,1 @@
+//! The judge: folds observations into a belief about each cluster, and tells what changed as events.

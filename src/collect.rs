@@ -1,0 +1,1 @@
+//! Collectors: what goes out to ask, and what comes back as batches.

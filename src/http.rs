@@ -1,0 +1,1 @@
+//! The HTTP surface: Prometheus, Loki and Alertmanager APIs, our own, and the UI.

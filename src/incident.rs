@@ -1,0 +1,1 @@
+//! Incidents: what belongs together in one cluster and one window.

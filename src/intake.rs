@@ -1,0 +1,1 @@
+//! The one writer of telemetry: everything collected or pushed goes through here.

@@ -1,0 +1,214 @@
+//! The current belief about a cluster, as the API shows it.
+//!
+//! `None` means unknown. "Two writable members" and "nobody knows" are states here, never errors and never guesses.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::{EventSeverity, Lsn, Timestamp};
+
+/// Overall state of a cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Health {
+    Ok,
+    Unknown,
+    Warning,
+    Critical,
+}
+
+impl Health {
+    pub const ALL: [Self; 4] = [Self::Ok, Self::Unknown, Self::Warning, Self::Critical];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Unknown => "unknown",
+            Self::Warning => "warning",
+            Self::Critical => "critical",
+        }
+    }
+}
+
+/// What a member is now, by its own PostgreSQL and the DCS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    Primary,
+    Replica,
+    SyncStandby,
+    QuorumStandby,
+    StandbyLeader,
+    Unknown,
+}
+
+impl Role {
+    pub const ALL: [Self; 6] =
+        [Self::Primary, Self::Replica, Self::SyncStandby, Self::QuorumStandby, Self::StandbyLeader, Self::Unknown];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Primary => "primary",
+            Self::Replica => "replica",
+            Self::SyncStandby => "sync_standby",
+            Self::QuorumStandby => "quorum_standby",
+            Self::StandbyLeader => "standby_leader",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// The belief about one cluster.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Cluster {
+    pub name: String,
+    pub health: Health,
+    /// Why it is not ok, worst first.
+    pub reasons: Vec<Reason>,
+    /// Owner of the DCS leader key, if that is known freshly.
+    pub leader: Option<String>,
+    /// Members whose own PostgreSQL says now that it takes writes.
+    pub writable: Vec<String>,
+    pub timeline: Option<u32>,
+    pub system_identifier: Option<String>,
+    pub paused: Option<bool>,
+    pub failsafe: Option<bool>,
+    /// `off`, `on` or `quorum`.
+    pub sync_mode: Option<String>,
+    pub split_brain: Option<SplitBrain>,
+    pub lock: Option<Lock>,
+    pub dcs: Option<Dcs>,
+    pub config: Option<HaConfig>,
+    pub members: Vec<Member>,
+}
+
+/// One reason why a cluster is not ok.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reason {
+    pub severity: EventSeverity,
+    pub text: String,
+}
+
+/// Two instances of one cluster that take writes, or cannot be excluded from doing so.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SplitBrain {
+    pub state: SplitBrainState,
+    pub grade: Option<SplitBrainGrade>,
+    pub members: Vec<String>,
+    pub since: Timestamp,
+}
+
+/// How sure it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SplitBrainState {
+    /// One is writable, another was when last seen and nothing shows that it stopped.
+    Possible,
+    /// Proven by non-overlapping probes A-B-A on our own clock.
+    Confirmed,
+}
+
+/// How bad it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SplitBrainGrade {
+    /// Both take writes; no proof that both were written.
+    Dual,
+    /// Both were written: their histories differ.
+    Diverged,
+    /// Both were written and clients commit on both.
+    Served,
+}
+
+/// The leader key and its lease.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lock {
+    pub owner: Option<String>,
+    pub lease_ttl_seconds: Option<i64>,
+    pub lease_granted_ttl_seconds: Option<i64>,
+    pub revision: Option<i64>,
+    pub seen_at: Timestamp,
+}
+
+/// The DCS as a whole.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dcs {
+    /// `etcd`, `consul`, `zookeeper`.
+    pub kind: String,
+    pub quorum: Option<bool>,
+    /// The keys shown are older than the watch allows.
+    pub stale: bool,
+    pub seen_at: Option<Timestamp>,
+    pub members: Vec<DcsMember>,
+}
+
+/// One DCS member.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DcsMember {
+    pub name: String,
+    pub url: String,
+    pub healthy: Option<bool>,
+    pub leader: Option<bool>,
+    pub version: Option<String>,
+    pub db_size_bytes: Option<u64>,
+    pub seen_at: Option<Timestamp>,
+    pub error: Option<String>,
+}
+
+/// The parts of Patroni's dynamic configuration that decide how fast a failover is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HaConfig {
+    pub ttl: Option<u32>,
+    pub loop_wait: Option<u32>,
+    pub retry_timeout: Option<u32>,
+    pub maximum_lag_on_failover: Option<u64>,
+}
+
+/// The belief about one member.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Member {
+    pub name: String,
+    pub role: Role,
+    /// Patroni's word, or `unknown`.
+    pub state: String,
+    pub writable: Option<bool>,
+    pub timeline: Option<u32>,
+    pub lag_bytes: Option<u64>,
+    pub lag_seconds: Option<f64>,
+    pub receive_lag_bytes: Option<u64>,
+    pub lsn: Option<Lsn>,
+    pub seen_at: Option<Timestamp>,
+    pub host: String,
+    pub port: u16,
+    pub rest_url: Option<String>,
+    pub postgres_version: Option<String>,
+    pub patroni_version: Option<String>,
+    pub postmaster_start_time: Option<Timestamp>,
+    pub upstream: Option<String>,
+    pub replication_state: Option<String>,
+    pub pending_restart: Option<bool>,
+    pub tags: BTreeMap<String, String>,
+    pub connections: Option<u32>,
+    /// False: it left the DCS and is still watched at its last known address.
+    pub present: bool,
+    pub sources: Vec<SourceView>,
+}
+
+/// What one source last said about a member.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceView {
+    /// `rest`, `sql`, `dcs`, `agent`.
+    pub source: String,
+    /// When it last said anything.
+    pub seen_at: Option<Timestamp>,
+    pub up: Option<bool>,
+    pub error: Option<String>,
+    /// Its claim in a few words.
+    pub says: String,
+}
+
+/// `150018` as `15.18`; before version 10 the middle number counts too, which no supported server has.
+pub fn postgres_version_text(server_version: u32) -> String {
+    format!("{}.{}", server_version / 10_000, server_version % 10_000)
+}

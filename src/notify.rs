@@ -1,0 +1,1 @@
+//! Notifications: rendered messages and the outbox that delivers them.

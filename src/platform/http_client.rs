@@ -1,0 +1,173 @@
+//! The HTTP client for everything we ask: bounded time, bounded bodies, no redirects, no proxy from the environment.
+
+use std::path::Path;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use futures_util::StreamExt as _;
+
+use crate::model::observation::FailureKind;
+
+/// Why a request gave nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum HttpError {
+    #[error("set up the HTTP client")]
+    Build(#[source] reqwest::Error),
+    #[error("read the CA certificates in {path}")]
+    Ca { path: String, source: std::io::Error },
+    #[error("{url} did not answer within {} ms", timeout.as_millis())]
+    Timeout { url: String, timeout: Duration },
+    #[error("request to {url} failed")]
+    Request { url: String, source: reqwest::Error },
+    #[error("{url} answered with more than {bytes_max} bytes")]
+    TooLarge { url: String, bytes_max: usize },
+}
+
+/// An answer, whatever its status.
+#[derive(Clone, Debug)]
+pub struct HttpAnswer {
+    pub status: u16,
+    pub content_type: String,
+    pub body: Bytes,
+}
+
+/// A client. Cheap to clone. Connections are not kept: a fresh one proves that the server still accepts.
+#[derive(Clone, Debug)]
+pub struct HttpClient {
+    client: reqwest::Client,
+    timeout: Duration,
+    body_bytes_max: usize,
+}
+
+impl HttpClient {
+    /// `timeout` covers the whole exchange, from connecting to the last byte.
+    pub fn new(timeout: Duration, body_bytes_max: usize, ca_file: Option<&Path>) -> Result<Self, HttpError> {
+        let mut builder = reqwest::Client::builder()
+            .connect_timeout(timeout)
+            .redirect(reqwest::redirect::Policy::none())
+            .no_proxy()
+            .pool_max_idle_per_host(0)
+            .user_agent(concat!("daraji/", env!("CARGO_PKG_VERSION")));
+        if let Some(path) = ca_file {
+            let pem =
+                std::fs::read(path).map_err(|source| HttpError::Ca { path: path.display().to_string(), source })?;
+            let certificates = reqwest::Certificate::from_pem_bundle(&pem).map_err(HttpError::Build)?;
+            builder = builder.tls_certs_merge(certificates);
+        }
+        let client = builder.build().map_err(HttpError::Build)?;
+        Ok(Self { client, timeout, body_bytes_max })
+    }
+
+    pub async fn get(&self, url: &str) -> Result<HttpAnswer, HttpError> {
+        self.send(self.client.get(url), url).await
+    }
+
+    pub async fn post_json(&self, url: &str, body: &serde_json::Value) -> Result<HttpAnswer, HttpError> {
+        self.send(self.client.post(url).json(body), url).await
+    }
+
+    /// Starts a request of any kind; finish it with [`HttpClient::send`].
+    pub fn request(&self, method: reqwest::Method, url: &str) -> reqwest::RequestBuilder {
+        self.client.request(method, url)
+    }
+
+    /// Sends and reads the whole answer within the client's bounds.
+    pub async fn send(&self, request: reqwest::RequestBuilder, url: &str) -> Result<HttpAnswer, HttpError> {
+        let exchange = async {
+            let error = |source| HttpError::Request { url: redact(url), source };
+            let answer = request.send().await.map_err(error)?;
+            let status = answer.status().as_u16();
+            let content_type = answer.headers().get("content-type").and_then(|value| value.to_str().ok());
+            let content_type = content_type.unwrap_or("").to_owned();
+            let mut body = BytesMut::new();
+            let mut stream = answer.bytes_stream();
+            while let Some(chunk) = stream.next().await {
+                let chunk = chunk.map_err(error)?;
+                if body.len() + chunk.len() > self.body_bytes_max {
+                    return Err(HttpError::TooLarge { url: redact(url), bytes_max: self.body_bytes_max });
+                }
+                body.extend_from_slice(&chunk);
+            }
+            Ok(HttpAnswer { status, content_type, body: body.freeze() })
+        };
+        match tokio::time::timeout(self.timeout, exchange).await {
+            Ok(result) => result,
+            Err(_elapsed) => Err(HttpError::Timeout { url: redact(url), timeout: self.timeout }),
+        }
+    }
+}
+
+impl HttpError {
+    /// What the failure says about the other side.
+    pub fn failure_kind(&self) -> FailureKind {
+        match self {
+            Self::Timeout { .. } => FailureKind::Timeout,
+            Self::Request { source, .. } => io_failure_kind(source).unwrap_or(if source.is_timeout() {
+                FailureKind::Timeout
+            } else if source.is_request() || source.is_body() {
+                FailureKind::Reset
+            } else {
+                FailureKind::Other
+            }),
+            Self::Build(_) | Self::Ca { .. } | Self::TooLarge { .. } => FailureKind::Other,
+        }
+    }
+}
+
+/// Finds the operating system's word for a failure anywhere in an error chain.
+pub fn io_failure_kind(error: &(dyn std::error::Error + 'static)) -> Option<FailureKind> {
+    use std::io::ErrorKind;
+    let mut current = Some(error);
+    while let Some(error) = current {
+        if let Some(io) = error.downcast_ref::<std::io::Error>() {
+            match io.kind() {
+                ErrorKind::ConnectionRefused => return Some(FailureKind::Refused),
+                ErrorKind::TimedOut => return Some(FailureKind::Timeout),
+                ErrorKind::ConnectionReset | ErrorKind::BrokenPipe | ErrorKind::UnexpectedEof => {
+                    return Some(FailureKind::Reset);
+                }
+                ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable | ErrorKind::AddrNotAvailable => {
+                    return Some(FailureKind::Unreachable);
+                }
+                _ => {}
+            }
+        }
+        current = error.source();
+    }
+    None
+}
+
+/// The URL without a user name and password.
+pub fn redact(url: &str) -> String {
+    match (url.find("://"), url.find('@')) {
+        (Some(scheme), Some(at)) if at > scheme => {
+            let (head, tail) = (url.get(..scheme + 3).unwrap_or(""), url.get(at..).unwrap_or(""));
+            format!("{head}***{tail}")
+        }
+        _ => url.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_closed_port_is_refused_and_a_silent_one_times_out() {
+        crate::platform::tls::install();
+        let client = HttpClient::new(Duration::from_millis(200), 100, None).unwrap();
+        let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let error = client.get(&format!("http://{closed}/")).await.unwrap_err();
+        assert_eq!(error.failure_kind(), FailureKind::Refused, "{error:?}");
+
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let error = client.get(&format!("http://{}/", silent.local_addr().unwrap())).await.unwrap_err();
+        assert_eq!(error.failure_kind(), FailureKind::Timeout, "{error:?}");
+    }
+
+    #[test]
+    fn passwords_in_urls_are_hidden() {
+        assert_eq!(redact("http://user:secret@host/x"), "http://***@host/x");
+        assert_eq!(redact("http://host/x"), "http://host/x");
+    }
+}

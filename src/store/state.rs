@@ -1,0 +1,1 @@
+//! Small transactional state: alerts, silences, incidents, the outbox, tokens.

@@ -1,0 +1,1 @@
+//! Byte formats of others, to and from the model. Pure: bytes in, values out; every parser is bounded and fuzzed.
