@@ -1,0 +1,279 @@
+//! What to watch, as it stands in the configuration file.
+//!
+//! Invariant: holds no secret itself, only where to read it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer};
+
+use crate::platform::units::deserialize_duration;
+
+/// Everything the collectors of a server or an agent are told.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct CollectConfig {
+    pub clusters: Vec<ClusterConfig>,
+    pub discover: Vec<DiscoverConfig>,
+    pub scrape_configs: Vec<ScrapeConfig>,
+}
+
+/// One Patroni cluster: an entry of `clusters:`.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ClusterConfig {
+    /// Name in labels and pages; Patroni's scope when left out.
+    pub name: Option<String>,
+    /// REST API of any member; the others are found.
+    pub patroni: Vec<HttpUrl>,
+    pub postgres: PostgresConfig,
+    pub dcs: Option<DcsConfig>,
+    /// Metrics pages of the HAProxy instances in front.
+    pub haproxy: Vec<HttpUrl>,
+    /// Admin consoles of the PgBouncer instances in front: `postgres://stats@host:6432/pgbouncer`.
+    pub pgbouncer: Vec<String>,
+}
+
+/// How to log in to the members' PostgreSQL.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PostgresConfig {
+    /// Without it: `PGUSER`, else the operating system's user.
+    pub user: Option<String>,
+    /// Without it: `PGPASSWORD`, else the password file of libpq.
+    pub password_file: Option<PathBuf>,
+    /// Without it: `PGDATABASE`, else `postgres`.
+    pub database: Option<String>,
+    /// Without it: `PGSSLMODE`, else `prefer`.
+    pub sslmode: Option<SslMode>,
+    /// Certificates to trust; the system's when left out.
+    pub sslrootcert: Option<PathBuf>,
+}
+
+/// libpq's words for how much encryption and proof is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SslMode {
+    Disable,
+    Prefer,
+    Require,
+    VerifyCa,
+    VerifyFull,
+}
+
+/// Where the cluster keeps its keys.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DcsConfig {
+    /// Client URLs of any etcd members; the others are found.
+    pub etcd: Vec<HttpUrl>,
+    #[serde(default = "default_namespace")]
+    pub namespace: String,
+    /// Certificates to trust; the system's when left out.
+    #[serde(default)]
+    pub ca_file: Option<PathBuf>,
+}
+
+/// An entry of `discover:`: every scope found below the namespace becomes a cluster.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DiscoverConfig {
+    pub etcd: Vec<HttpUrl>,
+    #[serde(default = "default_namespace")]
+    pub namespace: String,
+    #[serde(default)]
+    pub ca_file: Option<PathBuf>,
+    #[serde(default)]
+    pub postgres: PostgresConfig,
+}
+
+impl DiscoverConfig {
+    /// The DCS that is searched.
+    pub fn dcs(&self) -> DcsConfig {
+        DcsConfig { etcd: self.etcd.clone(), namespace: self.namespace.clone(), ca_file: self.ca_file.clone() }
+    }
+}
+
+fn default_namespace() -> String {
+    "/service".to_owned()
+}
+
+/// An entry of `scrape_configs:`, with Prometheus' keys.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ScrapeConfig {
+    pub job_name: String,
+    #[serde(default = "default_scrape_interval", deserialize_with = "deserialize_duration")]
+    pub scrape_interval: Duration,
+    #[serde(default = "default_scrape_timeout", deserialize_with = "deserialize_duration")]
+    pub scrape_timeout: Duration,
+    #[serde(default = "default_metrics_path")]
+    pub metrics_path: String,
+    #[serde(default)]
+    pub scheme: Scheme,
+    #[serde(default)]
+    pub static_configs: Vec<StaticConfig>,
+    #[serde(default)]
+    pub basic_auth: Option<BasicAuth>,
+    #[serde(default)]
+    pub authorization: Option<Authorization>,
+    #[serde(default)]
+    pub tls_config: TlsConfig,
+}
+
+/// Protocol of a scrape.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Scheme {
+    #[default]
+    Http,
+    Https,
+}
+
+/// Targets written down, and labels for all of them.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct StaticConfig {
+    /// `host:port`.
+    pub targets: Vec<String>,
+    pub labels: BTreeMap<String, String>,
+}
+
+/// HTTP basic authentication.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BasicAuth {
+    pub username: String,
+    pub password_file: PathBuf,
+}
+
+/// An `Authorization` header, `Bearer` by default.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Authorization {
+    #[serde(default = "default_authorization_type", rename = "type")]
+    pub kind: String,
+    pub credentials_file: PathBuf,
+}
+
+/// How an HTTPS server is proven.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TlsConfig {
+    pub ca_file: Option<PathBuf>,
+    pub insecure_skip_verify: bool,
+}
+
+fn default_scrape_interval() -> Duration {
+    Duration::from_secs(15)
+}
+
+fn default_scrape_timeout() -> Duration {
+    Duration::from_secs(10)
+}
+
+fn default_metrics_path() -> String {
+    "/metrics".to_owned()
+}
+
+fn default_authorization_type() -> String {
+    "Bearer".to_owned()
+}
+
+/// An `http://` or `https://` URL without a trailing slash.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct HttpUrl(String);
+
+/// The text is not an HTTP URL.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("{text:?} is not a URL like http://10.0.0.11:8008")]
+pub struct ParseUrlError {
+    text: String,
+}
+
+impl HttpUrl {
+    pub fn parse(text: &str) -> Result<Self, ParseUrlError> {
+        let error = || ParseUrlError { text: text.to_owned() };
+        let url = reqwest::Url::parse(text).map_err(|_| error())?;
+        if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none_or(str::is_empty) {
+            return Err(error());
+        }
+        Ok(Self(text.trim_end_matches('/').to_owned()))
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The URL with a path appended, which starts with a slash.
+    pub fn join(&self, path: &str) -> String {
+        format!("{}{path}", self.0)
+    }
+
+    /// `host:port`, the conventional `instance` label.
+    pub fn instance(&self) -> String {
+        let parsed = reqwest::Url::parse(&self.0).ok();
+        parsed
+            .and_then(|url| Some(format!("{}:{}", url.host_str()?, url.port_or_known_default()?)))
+            .unwrap_or_else(|| self.0.clone())
+    }
+}
+
+impl fmt::Display for HttpUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for HttpUrl {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::parse(&String::deserialize(deserializer)?).map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::platform::yaml::from_yaml;
+
+    #[test]
+    fn the_documented_shapes_are_read() {
+        let cluster: ClusterConfig = from_yaml(
+            "f.yml",
+            "patroni: [http://10.0.0.11:8008/]\npostgres: {user: daraji, password_file: /p, sslmode: verify-full}\n\
+             dcs: {etcd: [http://10.0.0.21:2379]}\nhaproxy: [http://10.0.0.31:7000/metrics]\n\
+             pgbouncer: [postgres://stats@10.0.0.31:6432/pgbouncer]\n",
+        )
+        .unwrap();
+        assert_eq!(cluster.patroni[0].as_str(), "http://10.0.0.11:8008");
+        assert_eq!(cluster.patroni[0].instance(), "10.0.0.11:8008");
+        assert_eq!(cluster.postgres.sslmode, Some(SslMode::VerifyFull));
+        assert_eq!(cluster.dcs.unwrap().namespace, "/service");
+
+        let scrape: ScrapeConfig = from_yaml(
+            "f.yml",
+            "job_name: node\nscrape_interval: 5s\nstatic_configs:\n  - targets: ['h:9100']\n    labels: {env: prod}\n",
+        )
+        .unwrap();
+        assert_eq!(scrape.scrape_interval, Duration::from_secs(5));
+        assert_eq!(scrape.metrics_path, "/metrics");
+        assert_eq!(scrape.static_configs[0].labels["env"], "prod");
+    }
+
+    #[test]
+    fn wrong_values_say_what_is_right() {
+        for (text, message) in [
+            ("patroni: [10.0.0.11]", "f.yml:1:11: \"10.0.0.11\" is not a URL like http://10.0.0.11:8008"),
+            ("patrony: []", "f.yml:1:1: unknown key \"patrony\"; did you mean \"patroni\"?"),
+            (
+                "postgres: {sslmode: full}",
+                "f.yml:1:21: unknown variant `full`, expected one of `disable`, `prefer`, `require`, `verify-ca`, \
+                 `verify-full`",
+            ),
+        ] {
+            let problems = from_yaml::<ClusterConfig>("f.yml", text).unwrap_err();
+            assert_eq!(problems[0].to_string(), message);
+        }
+    }
+}

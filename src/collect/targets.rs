@@ -1,0 +1,176 @@
+//! Everything that is asked, and how that went: the page "Targets".
+//!
+//! Invariant: a target stays listed while it is expected, whatever it answers, so that absence is visible.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use serde::Serialize;
+
+use crate::model::Timestamp;
+use crate::platform::http_client::redact;
+
+/// Identity of a target.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TargetKey {
+    pub cluster: String,
+    /// Empty where no member is meant.
+    pub member: String,
+    /// `rest`, `sql`, `statistics`, `dcs`, `etcd`, `haproxy`, `pgbouncer`, `discovery`, `scrape`, `host`.
+    pub source: &'static str,
+    /// Without a password.
+    pub url: String,
+}
+
+impl TargetKey {
+    pub fn new(cluster: &str, member: &str, source: &'static str, url: &str) -> Self {
+        Self { cluster: cluster.to_owned(), member: member.to_owned(), source, url: redact(url) }
+    }
+}
+
+/// What is known of a target, as the API shows it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct TargetStatus {
+    pub cluster: Option<String>,
+    pub member: Option<String>,
+    pub source: &'static str,
+    pub url: String,
+    /// `None` until the first attempt has ended.
+    pub up: Option<bool>,
+    pub last_ok_at: Option<Timestamp>,
+    pub last_try_at: Option<Timestamp>,
+    pub duration_ms: Option<f64>,
+    /// The whole chain of the last failure, or what is missing although the target answers.
+    pub error: Option<String>,
+    /// What to do about it.
+    pub error_hint: Option<String>,
+    pub interval_seconds: f64,
+    /// Filled in for agents by whoever knows them.
+    pub agent: Option<AgentStatus>,
+}
+
+/// What an agent says about itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct AgentStatus {
+    pub version: String,
+    pub spool_bytes: u64,
+}
+
+/// How one attempt ended.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Attempt {
+    pub(crate) up: bool,
+    pub(crate) at: Timestamp,
+    pub(crate) duration: Duration,
+    pub(crate) error: Option<String>,
+    pub(crate) hint: Option<String>,
+}
+
+/// The list of targets. Cheap to clone; clones are one list.
+#[derive(Clone, Debug, Default)]
+pub struct Targets(Arc<Mutex<BTreeMap<TargetKey, TargetStatus>>>);
+
+impl Targets {
+    /// All targets, by cluster, member and source.
+    pub fn snapshot(&self) -> Vec<TargetStatus> {
+        self.0.lock().values().cloned().collect()
+    }
+
+    /// Lists a target before it was asked.
+    pub(crate) fn expect(&self, key: &TargetKey, interval: Duration) {
+        let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+        let status = TargetStatus {
+            cluster: some(&key.cluster),
+            member: some(&key.member),
+            source: key.source,
+            url: key.url.clone(),
+            up: None,
+            last_ok_at: None,
+            last_try_at: None,
+            duration_ms: None,
+            error: None,
+            error_hint: None,
+            interval_seconds: interval.as_secs_f64(),
+            agent: None,
+        };
+        self.0.lock().entry(key.clone()).or_insert(status).interval_seconds = interval.as_secs_f64();
+    }
+
+    /// Notes an attempt. Returns what is worth a line in the log: a change of state or of the error's kind.
+    pub(crate) fn record(&self, key: &TargetKey, attempt: Attempt) -> Option<Change> {
+        let mut targets = self.0.lock();
+        let status = targets.get_mut(key)?;
+        let change = match (status.up, attempt.up, status.error.is_some() != attempt.error.is_some()) {
+            (Some(false) | None, true, _) => Some(Change::Up),
+            (Some(true) | None, false, _) => Some(Change::Down),
+            (Some(true), true, true) => Some(Change::Partly),
+            _ => None,
+        };
+        status.up = Some(attempt.up);
+        status.last_try_at = Some(attempt.at);
+        if attempt.up {
+            status.last_ok_at = Some(attempt.at);
+        }
+        status.duration_ms = Some((attempt.duration.as_secs_f64() * 1e6).round() / 1e3);
+        status.error = attempt.error;
+        status.error_hint = attempt.hint;
+        change
+    }
+
+    /// Takes a target off the list.
+    pub(crate) fn forget(&self, key: &TargetKey) {
+        self.0.lock().remove(key);
+    }
+}
+
+/// A change of a target's state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Change {
+    Up,
+    Down,
+    /// It still answers, but something began or ceased to be missing.
+    Partly,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn attempt(up: bool, error: Option<&str>) -> Attempt {
+        Attempt {
+            up,
+            at: Timestamp::from_secs(5),
+            duration: Duration::from_millis(12),
+            error: error.map(str::to_owned),
+            hint: None,
+        }
+    }
+
+    #[test]
+    fn only_changes_are_worth_a_line() {
+        let targets = Targets::default();
+        let key = TargetKey::new("main", "n1", "sql", "postgres://daraji:secret@10.0.0.1:5432");
+        targets.expect(&key, Duration::from_secs(2));
+        assert_eq!(targets.snapshot()[0].up, None);
+        for (up, error, change) in [
+            (false, Some("refused"), Some(Change::Down)),
+            (false, Some("timeout"), None),
+            (true, None, Some(Change::Up)),
+            (true, None, None),
+            (true, Some("no rights on pg_stat_wal"), Some(Change::Partly)),
+            (false, Some("refused"), Some(Change::Down)),
+        ] {
+            assert_eq!(targets.record(&key, attempt(up, error)), change, "{up} {error:?}");
+        }
+        let status = targets.snapshot().remove(0);
+        assert_eq!(status.up, Some(false));
+        assert_eq!(status.last_ok_at, Some(Timestamp::from_secs(5)));
+        assert_eq!(status.duration_ms, Some(12.0));
+        assert!(!status.url.contains("secret"), "{}", status.url);
+        targets.forget(&key);
+        assert_eq!(targets.record(&key, attempt(true, None)), None);
+        assert!(targets.snapshot().is_empty());
+    }
+}

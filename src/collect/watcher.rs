@@ -1,0 +1,313 @@
+//! One cluster: finds its scope and members, and keeps one set of collectors per member running.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tracing::{info, warn};
+
+use crate::collect::config::{ClusterConfig, HttpUrl};
+use crate::collect::directory::Directory;
+use crate::collect::etcd::keys::{self, KeysCollector};
+use crate::collect::etcd::watch::{KeySpace, watch};
+use crate::collect::patroni::{self, PatroniCollector, Place};
+use crate::collect::poll::{CollectError, Collector, PollSpec, poll, target_labels};
+use crate::collect::postgres::ha_state::{self, HaStateCollector};
+use crate::collect::postgres::session::Address;
+use crate::collect::services::Services;
+use crate::collect::targets::{Attempt, Change, TargetKey};
+use crate::model::observation::{Claim, FailureKind, MemberAddress, Source};
+use crate::model::{Batch, Observation};
+use crate::platform::error::chain;
+use crate::platform::http_client::HttpClient;
+use crate::platform::tasks::TaskGroup;
+
+/// How often seeds are asked until the scope is known, and how often presence is looked at.
+const SCOPE_EVERY: Duration = Duration::from_secs(2);
+const MEMBERS_EVERY: Duration = Duration::from_secs(1);
+/// Grace for the collectors of a member that moved or is forgotten.
+const STOP_GRACE: Duration = Duration::from_secs(5);
+
+/// A cluster to watch.
+#[derive(Clone, Debug)]
+pub(crate) struct Watched {
+    pub(crate) config: ClusterConfig,
+    /// Known where the DCS was searched.
+    pub(crate) scope: Option<String>,
+    /// Key prefix in the DCS where it is not `/namespace/scope/`.
+    pub(crate) prefix: Option<String>,
+}
+
+/// Watches a cluster until its group stops.
+pub(crate) async fn run(watched: Watched, services: Services) {
+    let stop = services.group.stop_token();
+    let http = HttpClient::new(patroni::REQUEST_TIMEOUT, patroni::BODY_BYTES_MAX, None);
+    let http = match http {
+        Ok(http) => http,
+        Err(error) => return warn!(error = %chain(&error), "cannot watch a cluster"),
+    };
+    let directory = tokio::select! {
+        () = stop.cancelled() => return,
+        directory = find(&watched, &http, &services) => Arc::new(directory),
+    };
+    let name = watched.config.name.clone().unwrap_or_else(|| directory.scope().to_owned());
+    if !services.names.claim(&name) {
+        let error = CollectError::new(FailureKind::Other, format!("two clusters are called {name:?}"))
+            .with_hint("give one of them a name: of its own");
+        return record(&services, &name, "discovery", directory.scope(), Err(error));
+    }
+    info!(cluster = name, scope = directory.scope(), "watching cluster");
+    let cluster = Cluster {
+        name,
+        http,
+        directory,
+        group: services.group.child("cluster"),
+        services,
+        config: watched.config,
+        members: BTreeMap::new(),
+    };
+    cluster.run(watched.prefix).await;
+}
+
+/// Asks the seeds in turn until one tells the scope.
+async fn find(watched: &Watched, http: &HttpClient, services: &Services) -> Directory {
+    if let Some(scope) = &watched.scope {
+        return Directory::new(scope);
+    }
+    let name = watched.config.name.clone().unwrap_or_default();
+    if watched.config.patroni.is_empty() {
+        // The configuration check asks for a name in this case.
+        return Directory::new(&name);
+    }
+    loop {
+        for seed in &watched.config.patroni {
+            let started = Instant::now();
+            let result = ask_seed(http, seed).await;
+            let found = match result {
+                Ok(directory) => Some(directory),
+                Err(error) => {
+                    record_since(services, &TargetKey::new(&name, "", "discovery", seed.as_str()), started, Err(error));
+                    None
+                }
+            };
+            if let Some(directory) = found {
+                for seed in &watched.config.patroni {
+                    services.context.targets.forget(&TargetKey::new(&name, "", "discovery", seed.as_str()));
+                }
+                return directory;
+            }
+        }
+        tokio::time::sleep(SCOPE_EVERY).await;
+    }
+}
+
+async fn ask_seed(http: &HttpClient, seed: &HttpUrl) -> Result<Directory, CollectError> {
+    let hint = |error: CollectError| {
+        if error.hint.is_some() {
+            return error;
+        }
+        error.with_hint("list the REST API of any member that answers under patroni:")
+    };
+    let answer = http.get(&seed.join("/patroni")).await.map_err(|error| hint(error.into()))?;
+    let parsed = patroni::parse::status(&answer.body);
+    let (_, identity) = parsed.map_err(|error| patroni::not_patroni(&answer, seed, &error))?;
+    let answer = http.get(&seed.join("/cluster")).await.map_err(|error| hint(error.into()))?;
+    let parsed = patroni::parse::cluster(&answer.body);
+    let view = parsed.map_err(|error| patroni::not_patroni(&answer, seed, &error))?;
+    let scope = identity.scope.or_else(|| view.scope.clone()).filter(|scope| !scope.is_empty());
+    let scope =
+        scope.ok_or_else(|| CollectError::new(FailureKind::Other, format!("{seed} does not tell its scope")))?;
+    let directory = Directory::new(&scope);
+    directory.learn_from_view(&view);
+    Ok(directory)
+}
+
+fn record(services: &Services, cluster: &str, source: &'static str, url: &str, result: Result<(), CollectError>) {
+    record_since(services, &TargetKey::new(cluster, "", source, url), Instant::now(), result);
+}
+
+/// Notes an attempt of something that is no regular poll.
+pub(crate) fn record_since(services: &Services, key: &TargetKey, started: Instant, result: Result<(), CollectError>) {
+    services.context.targets.expect(key, SCOPE_EVERY);
+    let error = result.err();
+    let attempt = Attempt {
+        up: error.is_none(),
+        at: services.context.clock.now(),
+        duration: started.elapsed(),
+        error: error.as_ref().map(|error| error.error.clone()),
+        hint: error.as_ref().and_then(|error| error.hint.clone()),
+    };
+    let change = services.context.targets.record(key, attempt);
+    if let (Some(Change::Down), Some(error)) = (change, error) {
+        let hint = error.hint.unwrap_or_default();
+        warn!(cluster = key.cluster, source = key.source, url = key.url, error = error.error, hint, "target failed");
+    }
+}
+
+struct Cluster {
+    name: String,
+    http: HttpClient,
+    directory: Arc<Directory>,
+    group: TaskGroup,
+    services: Services,
+    config: ClusterConfig,
+    members: BTreeMap<String, MemberTasks>,
+}
+
+/// The collectors of one member.
+struct MemberTasks {
+    address: MemberAddress,
+    group: TaskGroup,
+    targets: Vec<TargetKey>,
+}
+
+impl Cluster {
+    async fn run(mut self, prefix: Option<String>) {
+        let stop = self.services.group.stop_token();
+        self.start_dcs(prefix);
+        self.start_proxies();
+        let mut told: Option<Vec<MemberAddress>> = None;
+        while !stop.is_cancelled() {
+            let members = self.directory.members();
+            self.reconcile(&members).await;
+            if !members.is_empty() && told.as_ref() != Some(&members) {
+                if self.tell_members(members.clone()).await.is_err() {
+                    break;
+                }
+                told = Some(members);
+            }
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = self.directory.changed() => {}
+                () = tokio::time::sleep(MEMBERS_EVERY) => {}
+            }
+        }
+        for tasks in self.members.values() {
+            tasks.group.stop(STOP_GRACE).await;
+        }
+        self.group.stop(STOP_GRACE).await;
+        self.services.names.release(&self.name);
+    }
+
+    async fn tell_members(&self, members: Vec<MemberAddress>) -> Result<(), crate::collect::sink::SinkClosed> {
+        let now = self.services.context.clock.now();
+        let observation = Observation {
+            cluster: self.name.clone(),
+            source: Source::Dcs,
+            sent: now,
+            received: now,
+            claim: Claim::Members(members),
+        };
+        let batch = Batch { observations: vec![observation], ..Batch::default() };
+        self.services.context.sink.accept(batch).await
+    }
+
+    /// Starts, restarts and stops collectors so that they fit the members.
+    async fn reconcile(&mut self, members: &[MemberAddress]) {
+        let same_place = |tasks: &MemberTasks, address: &MemberAddress| {
+            (&tasks.address.host, tasks.address.port, &tasks.address.rest_url)
+                == (&address.host, address.port, &address.rest_url)
+        };
+        let gone: Vec<String> = self
+            .members
+            .iter()
+            .filter(|(name, tasks)| {
+                !members.iter().any(|address| address.member == **name && same_place(tasks, address))
+            })
+            .map(|(name, _)| name.clone())
+            .collect();
+        for name in gone {
+            if let Some(tasks) = self.members.remove(&name) {
+                info!(cluster = self.name, member = name, "collectors of member stopped");
+                tasks.group.stop(STOP_GRACE).await;
+                for key in &tasks.targets {
+                    self.services.context.targets.forget(key);
+                }
+            }
+        }
+        for address in members {
+            if !self.members.contains_key(&address.member) {
+                let tasks = self.start_member(address.clone());
+                self.members.insert(address.member.clone(), tasks);
+            }
+        }
+    }
+
+    fn start_member(&self, address: MemberAddress) -> MemberTasks {
+        info!(cluster = self.name, member = address.member, host = address.host, port = address.port, "member found");
+        let mut tasks = MemberTasks { address, group: self.group.child("member"), targets: Vec::new() };
+        let member = tasks.address.member.clone();
+        if let Some(url) = tasks.address.rest_url.as_deref().and_then(|url| HttpUrl::parse(url).ok()) {
+            let labels = target_labels(&self.name, &member, &url.instance(), "patroni");
+            let mut spec = self.spec(&member, "rest", url.as_str(), &labels);
+            spec.source = Some(Source::Rest { member: member.clone() });
+            (spec.interval, spec.deadline) = (patroni::INTERVAL, patroni::DEADLINE);
+            let place = Place { member: member.clone(), labels, directory: Arc::clone(&self.directory) };
+            let clock = self.services.context.clock.clone();
+            let collector = PatroniCollector::new(self.http.clone(), clock, url, place);
+            self.start(&mut tasks, spec, collector);
+        }
+        if !tasks.address.host.is_empty() && tasks.address.port != 0 {
+            let address = Address { host: tasks.address.host.clone(), port: tasks.address.port };
+            let instance = address.to_string();
+            let labels = target_labels(&self.name, &member, &instance, "postgres");
+            let mut spec = self.spec(&member, "sql", &format!("postgres://{instance}"), &labels);
+            spec.source = Some(Source::Sql { member: member.clone() });
+            (spec.interval, spec.deadline) = (ha_state::INTERVAL, ha_state::DEADLINE);
+            spec.fast = Some(self.services.fast.receiver(&self.name));
+            let clock = self.services.context.clock.clone();
+            let collector = HaStateCollector::new(self.config.postgres.clone(), address, clock, tasks.group.clone());
+            self.start(&mut tasks, spec, collector);
+        }
+        tasks
+    }
+
+    fn spec(&self, member: &str, source: &'static str, url: &str, labels: &crate::model::Labels) -> PollSpec {
+        PollSpec {
+            target: TargetKey::new(&self.name, member, source, url),
+            labels: labels.clone(),
+            interval: SCOPE_EVERY,
+            deadline: SCOPE_EVERY,
+            source: None,
+            audience: None,
+            fast: None,
+        }
+    }
+
+    fn start(&self, tasks: &mut MemberTasks, spec: PollSpec, collector: impl Collector) {
+        tasks.targets.push(spec.target.clone());
+        let name = format!("{} {} {}", self.name, spec.target.member, spec.target.source);
+        tasks.group.spawn_until_stop(name, poll(spec, collector, self.services.context.clone()));
+    }
+
+    fn start_dcs(&self, prefix: Option<String>) {
+        let Some(dcs) = &self.config.dcs else {
+            let error = CollectError::new(FailureKind::Other, "the DCS is not configured: leader and lease are unknown")
+                .with_hint("add to the cluster: dcs: {etcd: [http://HOST:2379], namespace: /service}");
+            return record(&self.services, &self.name, "dcs", "etcd", Err(error));
+        };
+        let label = self.services.etcd_label(dcs, &self.name);
+        let etcd = match self.services.etcds.get(dcs, &label, &self.services.context, &self.services.group) {
+            Ok(etcd) => etcd,
+            Err(error) => {
+                let error = CollectError::new(FailureKind::Other, chain(&error)).with_hint("check dcs.ca_file");
+                return record(&self.services, &self.name, "dcs", "etcd", Err(error));
+            }
+        };
+        etcd.audience.join(&self.name);
+        let prefix =
+            prefix.unwrap_or_else(|| format!("/{}/{}/", dcs.namespace.trim_matches('/'), self.directory.scope()));
+        let url = format!("etcd:{prefix}");
+        let space = Arc::new(KeySpace::new(&self.name, prefix, etcd.client, Arc::clone(&self.directory)));
+        let mut spec = self.spec("", "dcs", &url, &target_labels(&self.name, "", &url, "dcs"));
+        spec.source = Some(Source::Dcs);
+        (spec.interval, spec.deadline) = (keys::INTERVAL, keys::DEADLINE);
+        let context = &self.services.context;
+        let collector = KeysCollector::new(Arc::clone(&space));
+        self.group.spawn_until_stop(format!("{} dcs", self.name), poll(spec, collector, context.clone()));
+        self.group.spawn_until_stop(format!("{} watch", self.name), watch(space, context.clone()));
+    }
+
+    fn start_proxies(&self) {}
+}
