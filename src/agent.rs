@@ -103,7 +103,7 @@ pub async fn start(
     host: Option<SampleHook>,
 ) -> Result<SharedStatus, AgentError> {
     let status: SharedStatus = Arc::default();
-    status.lock().version = env!("CARGO_PKG_VERSION").to_owned();
+    env!("CARGO_PKG_VERSION").clone_into(&mut status.lock().version);
     let sender = PushSender::new(&config, clock.clone(), Arc::clone(&status))?;
     let host = host.filter(|_| config.host);
     let ship_status = Arc::clone(&status);

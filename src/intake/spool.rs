@@ -208,9 +208,9 @@ impl Spool {
         Ok(seq)
     }
 
-    /// Forgets checkpoints of files that were last seen before `before`. Takes effect with the next full frame.
-    pub fn forget_unseen(&mut self, before: Timestamp) {
-        self.checkpoints.retain(|_, checkpoint| checkpoint.seen_at >= before);
+    /// Forgets the checkpoints that are not wanted. Takes effect on disk with the next full frame.
+    pub fn retain_checkpoints(&mut self, mut is_wanted: impl FnMut(&FileCheckpoint) -> bool) {
+        self.checkpoints.retain(|_, checkpoint| is_wanted(checkpoint));
     }
 
     fn bound_checkpoints(&mut self) {
@@ -231,11 +231,17 @@ impl Spool {
             self.synced = self.journal.next_seq();
         }
         let frames = self.journal.read_from(self.acknowledged, bytes_max)?;
+        let last = frames.last().map(|(seq, _)| *seq);
         let encoded = frames.into_iter().filter_map(|(seq, payload)| {
             let body = codec::decode_head(&payload).ok()?.body.to_vec();
             Some(EncodedFrame { seq, body })
         });
-        Ok(encoded.collect())
+        let encoded: Vec<EncodedFrame> = encoded.collect();
+        if encoded.is_empty() {
+            // Damage took them; waiting would not bring them back.
+            self.acknowledge(last.unwrap_or(self.journal.next_seq() - 1))?;
+        }
+        Ok(encoded)
     }
 
     /// Frames up to and including `seq` are durable on the server; frees their segments.

@@ -126,7 +126,7 @@ pub fn decode_push(bytes: &[u8]) -> Result<Push, DecodeError> {
     check_version(reader.byte()?)?;
     let mut texts = [const { String::new() }; 4];
     for text in &mut texts {
-        *text = reader.text()?.to_owned();
+        reader.text()?.clone_into(text);
     }
     let [agent, generation, cluster, member] = texts;
     let sent_at = Timestamp::from_nanos(reader.signed()?);

@@ -1,4 +1,4 @@
-//! The agent against a small receiver over real HTTP: files in, records out, exactly once.
+//! The agent against a small push server over HTTP: files in, records out, exactly once.
 
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
@@ -33,29 +33,25 @@ pub(crate) struct Received {
     pub(crate) pushes: u64,
 }
 
-/// A receiver on a port of its own.
+/// A push server on a port of its own.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Receiver(pub(crate) Arc<Mutex<Received>>);
+pub(crate) struct PushServer(pub(crate) Arc<Mutex<Received>>);
 
-impl Receiver {
+impl PushServer {
     /// Serves in the group; returns the base URL.
     pub(crate) async fn serve(&self, group: &TaskGroup) -> String {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let limit = axum::extract::DefaultBodyLimit::max(64 << 20);
         let router = Router::new().route(PUSH_PATH, post(take)).layer(limit).with_state(self.clone());
-        group.spawn_until_stop("receiver", async move {
+        group.spawn_until_stop("push server", async move {
             axum::serve(listener, router).await.unwrap();
         });
         url
     }
 
-    pub(crate) fn lines(&self) -> Vec<String> {
-        self.0.lock().records.iter().map(|record| record.line.clone()).collect()
-    }
-
     pub(crate) async fn wait_for(&self, what: &str, mut is_there: impl FnMut(&Received) -> bool) {
-        let waited = tokio::time::timeout(Duration::from_secs(60), async {
+        let waited = tokio::time::timeout(Duration::from_mins(1), async {
             while !is_there(&self.0.lock()) {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
@@ -67,8 +63,8 @@ impl Receiver {
     }
 }
 
-async fn take(State(receiver): State<Receiver>, body: Bytes) -> Response {
-    let mut received = receiver.0.lock();
+async fn take(State(push_server): State<PushServer>, body: Bytes) -> Response {
+    let mut received = push_server.0.lock();
     if received.is_away {
         return StatusCode::SERVICE_UNAVAILABLE.into_response();
     }
@@ -121,14 +117,14 @@ async fn recorded_logs_arrive_with_their_events() {
     daraji::platform::tls::install();
     let dir = tempfile::tempdir().unwrap();
     let group = TaskGroup::new("test");
-    let receiver = Receiver::default();
-    let url = receiver.serve(&group).await;
+    let push_server = PushServer::default();
+    let url = push_server.serve(&group).await;
     let logs = [("patroni", "*.patroni.log"), ("postgresql", "*.csv"), ("etcd", "*.etcd.log")];
     for file in ["n1.patroni.log", "n1.csv", "n1.etcd.log"] {
         append(&dir.path().join(file), &fault(file));
     }
     start(config(&url, dir.path(), &logs), Clock::system(), &group, None).await.unwrap();
-    receiver
+    push_server
         .wait_for("the promotion", |received| {
             received.records.iter().any(|record| record.field("event") == Some("promote_started"))
                 && received.records.iter().any(|record| record.stream.get("source") == Some("etcd"))
@@ -136,7 +132,7 @@ async fn recorded_logs_arrive_with_their_events() {
         })
         .await;
     {
-        let received = receiver.0.lock();
+        let received = push_server.0.lock();
         let promoted = received.records.iter().find(|record| record.field("event") == Some("promote_started")).unwrap();
         assert_eq!(
             promoted.stream.to_string(),

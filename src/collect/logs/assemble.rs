@@ -65,9 +65,7 @@ impl Pending {
 
     fn absorb(&mut self, bytes: &[u8]) {
         self.full_bytes += bytes.len() as u64;
-        if bytes.iter().filter(|byte| **byte == b'"').count() % 2 == 1 {
-            self.quote_is_open = !self.quote_is_open;
-        }
+        self.quote_is_open ^= bytes.iter().fold(false, |is_odd, byte| is_odd ^ (*byte == b'"'));
         let room = RECORD_BYTES_MAX.saturating_sub(self.text.len());
         let kept = bytes.get(..room.min(bytes.len())).unwrap_or_default();
         if kept.len() < bytes.len() && self.hasher.is_none() {
@@ -93,10 +91,7 @@ impl Pending {
     }
 
     fn finish(self, is_partial: bool) -> RawRecord {
-        let cut = self.hasher.map(|hasher| {
-            let digest = hasher.finalize();
-            (self.full_bytes, digest.iter().map(|byte| format!("{byte:02x}")).collect())
-        });
+        let cut = self.hasher.map(|hasher| (self.full_bytes, format!("{:x}", hasher.finalize())));
         RawRecord { text: self.text, cut, is_partial }
     }
 }

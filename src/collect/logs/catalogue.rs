@@ -95,7 +95,8 @@ impl SourceCatalogue {
 
 fn captures(regex: &Regex, text: &str) -> Vec<(String, String)> {
     let Some(found) = regex.captures(text) else { return Vec::new() };
-    let names = regex.capture_names().flatten();
+    // What the table calls "rest" has no meaning of its own.
+    let names = regex.capture_names().flatten().filter(|name| *name != "rest");
     names
         .filter_map(|name| {
             let value = found.name(name)?.as_str();

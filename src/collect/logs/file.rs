@@ -5,7 +5,7 @@
 //! - Deleted while open: read to its end.
 //! - A last line without its end is held until the rest comes, the file is gone, or nothing happened for a long time.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
@@ -26,8 +26,12 @@ use super::stream::Stream;
 const RECORD_IDLE: Duration = Duration::from_millis(400);
 /// A line without its end is given out after so long without new bytes: its writer is dead.
 const PARTIAL_IDLE: Duration = Duration::from_secs(30);
-/// A file whose name is gone is closed after so long without new bytes: writers keep the old one open for a while.
-const GONE_IDLE: Duration = Duration::from_secs(10);
+/// A deleted file is closed after so long without new bytes, for it takes space on the disk.
+const DELETED_IDLE: Duration = Duration::from_secs(10);
+/// A file that has another name now is closed after so long without new bytes: writers may keep it open for a while.
+const RENAMED_IDLE: Duration = Duration::from_mins(10);
+/// An unchanged file is shown to exist this often.
+const CHECKPOINT_EVERY: Duration = Duration::from_hours(1);
 /// Bytes that are looked at to find the format.
 const DETECT_BYTES: usize = 16 << 10;
 
@@ -54,12 +58,16 @@ pub struct TailedFile {
     head: Mark,
     /// The name is gone, or leads to another file.
     is_gone: bool,
+    /// No name leads to the file any more.
+    is_deleted: bool,
     last_growth: Timestamp,
     last_record_at: Option<Timestamp>,
     size: u64,
+    modified_at: (i64, i64),
     truncations: u64,
-    /// The part that one turn read was given out, or the position changed otherwise.
+    /// Since the last checkpoint, records were given out or the content was replaced.
     is_changed: bool,
+    last_checkpoint: Timestamp,
     error: Option<String>,
 }
 
@@ -86,11 +94,14 @@ impl TailedFile {
             start_offset: 0,
             head: Mark::default(),
             is_gone: false,
+            is_deleted: false,
             last_growth: now,
             last_record_at: None,
             size: metadata.size(),
+            modified_at: modified_at(&metadata),
             truncations: 0,
             is_changed: true,
+            last_checkpoint: now,
             error: None,
         })
     }
@@ -129,8 +140,12 @@ impl TailedFile {
 
     /// Whether the file can be closed: its name is gone, and all was read.
     pub fn is_finished(&self, now: Timestamp) -> bool {
-        let all_read = self.assembler.as_ref().is_none_or(|assembler| assembler.is_empty());
-        self.is_gone && all_read && self.safe_offset() >= self.size && now.since(self.last_growth) >= GONE_IDLE
+        let all_read = self.assembler.as_ref().is_none_or(Assembler::is_empty);
+        self.is_gone && all_read && self.safe_offset() >= self.size && now.since(self.last_growth) >= self.gone_idle()
+    }
+
+    fn gone_idle(&self) -> Duration {
+        if self.is_deleted { DELETED_IDLE } else { RENAMED_IDLE }
     }
 
     /// Everything before is in records that were given out.
@@ -161,12 +176,16 @@ impl TailedFile {
         records: &mut Vec<LogRecord>,
     ) -> Result<bool, FileError> {
         let read_error = |source| FileError::Read { path: self.path.clone(), source };
-        let size = self.file.metadata().map_err(read_error)?.size();
+        let metadata = self.file.metadata().map_err(read_error)?;
+        let size = metadata.size();
+        self.is_deleted = metadata.nlink() == 0;
         let mut raw = Vec::new();
-        if size < self.position() || (size != self.size && !self.head_is_unchanged()?) {
+        let is_touched = size != self.size || modified_at(&metadata) != self.modified_at;
+        if size < self.position() || (is_touched && !self.head_is_unchanged()?) {
             self.restart(&mut raw);
         }
-        if size != self.size {
+        if is_touched {
+            self.modified_at = modified_at(&metadata);
             self.last_growth = now;
             self.size = size;
         }
@@ -184,8 +203,8 @@ impl TailedFile {
         }
         self.flush_idle(now, &mut raw);
         self.is_changed |= !raw.is_empty();
-        for record in raw {
-            records.push(self.to_record(record, now));
+        for record in &raw {
+            records.push(self.make_record(record, now));
         }
         Ok(has_more)
     }
@@ -241,30 +260,31 @@ impl TailedFile {
     }
 
     fn flush_idle(&mut self, now: Timestamp, raw: &mut Vec<RawRecord>) {
+        let gone_idle = self.gone_idle();
         let Some(assembler) = &mut self.assembler else { return };
         if assembler.is_empty() || assembler.position() < self.size {
             return;
         }
         let idle = now.since(self.last_growth);
-        if idle >= PARTIAL_IDLE || (self.is_gone && idle >= GONE_IDLE) {
+        if idle >= PARTIAL_IDLE || (self.is_gone && idle >= gone_idle) {
             assembler.flush_all(raw);
         } else if idle >= RECORD_IDLE {
             assembler.flush_record(raw);
         }
     }
 
-    fn to_record(&mut self, raw: RawRecord, now: Timestamp) -> LogRecord {
+    fn make_record(&mut self, raw: &RawRecord, now: Timestamp) -> LogRecord {
         let format = self.format.unwrap_or(Format::Text);
         let context = Context { zone: self.stream.zone, last_at: self.last_record_at, now };
         let prefix = self.assembler.as_ref().and_then(Assembler::prefix);
-        let record = self.stream.to_record(&raw, format, (prefix, &self.path), context);
+        let record = self.stream.to_record(raw, format, (prefix, &self.path), context);
         self.last_record_at = Some(record.at);
         record
     }
 
     /// The checkpoint to commit with the records of this turn; `None` when nothing changed.
     pub fn checkpoint(&mut self, now: Timestamp) -> Option<FileCheckpoint> {
-        if !self.is_changed {
+        if !self.is_changed && now.since(self.last_checkpoint) < CHECKPOINT_EVERY {
             return None;
         }
         let offset = self.safe_offset();
@@ -272,6 +292,7 @@ impl TailedFile {
         let head = identity::head_mark(&self.file, offset).unwrap_or_default();
         let tail = identity::tail_mark(&self.file, offset).unwrap_or_default();
         self.is_changed = false;
+        self.last_checkpoint = now;
         Some(FileCheckpoint {
             key: self.key,
             path: self.path.display().to_string(),
@@ -295,4 +316,8 @@ impl TailedFile {
             error: self.error.clone(),
         }
     }
+}
+
+fn modified_at(metadata: &Metadata) -> (i64, i64) {
+    (metadata.mtime(), metadata.mtime_nsec())
 }

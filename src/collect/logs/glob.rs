@@ -69,6 +69,19 @@ fn expand_one(directories: &[PathBuf], part: &str, error: &mut Option<(PathBuf, 
     paths
 }
 
+/// Whether a path could be one of those that a pattern gives.
+pub fn matches_path(pattern: &Path, path: &Path) -> bool {
+    let mut parts = path.components();
+    let all_match = pattern.components().all(|wanted| match (wanted, parts.next()) {
+        (Component::Normal(wanted), Some(Component::Normal(part))) => match (wanted.to_str(), part.to_str()) {
+            (Some(wanted), Some(part)) => matches(wanted, part),
+            _ => wanted == part,
+        },
+        (wanted, part) => Some(wanted) == part,
+    });
+    all_match && parts.next().is_none()
+}
+
 /// Whether a name matches a pattern of one component.
 pub fn matches(pattern: &str, name: &str) -> bool {
     if name.starts_with('.') && !pattern.starts_with('.') {
@@ -121,6 +134,19 @@ mod tests {
             ("*a*a*a*a*a*b", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", false),
         ] {
             assert_eq!(matches(pattern, name), expected, "{pattern} {name}");
+        }
+    }
+
+    #[test]
+    fn paths() {
+        for (pattern, path, expected) in [
+            ("/var/log/*/*.log", "/var/log/pg/a.log", true),
+            ("/var/log/*/*.log", "/var/log/a.log", false),
+            ("/var/log/*.log", "/var/log/pg/a.log", false),
+            ("/var/log/*.log", "/var/log/a.log.1", false),
+            ("a.log", "a.log", true),
+        ] {
+            assert_eq!(matches_path(Path::new(pattern), Path::new(path)), expected, "{pattern} {path}");
         }
     }
 

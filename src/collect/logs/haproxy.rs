@@ -59,7 +59,7 @@ pub fn parse(record: &str, context: Context) -> Parsed {
 
 fn parse_timed(record: &str, context: Context, parsed: &mut Parsed) {
     let (priority, rest) = split_priority(record);
-    parsed.severity = priority.and_then(priority_severity);
+    parsed.severity = priority.map(priority_severity);
     // RFC 5424 puts a version before the time.
     let rest = rest.strip_prefix("1 ").unwrap_or(rest);
     let time = parse_time(rest.as_bytes(), context.zone, context.last_at)
@@ -82,15 +82,15 @@ fn split_priority(text: &str) -> (Option<u8>, &str) {
     }
 }
 
-fn priority_severity(priority: u8) -> Option<Severity> {
-    Some(match priority % 8 {
+fn priority_severity(priority: u8) -> Severity {
+    match priority % 8 {
         0..=2 => Severity::Critical,
         3 => Severity::Error,
         4 => Severity::Warning,
         5 => Severity::Notice,
         6 => Severity::Info,
         _ => Severity::Debug,
-    })
+    }
 }
 
 fn word_severity(word: &str) -> Option<Severity> {

@@ -21,7 +21,7 @@ const LEVELS: [(&str, Severity); 8] = [
 
 /// Whether a line is the first of a record.
 pub fn begins_record(line: &[u8]) -> bool {
-    line.first() == Some(&b'{') || parse_time(line, ZoneSetting::Fixed(0), None).is_some()
+    line.starts_with(b"{\"") || parse_time(line, ZoneSetting::Fixed(0), None).is_some()
 }
 
 /// Parses a record. `None` when it does not begin like one.

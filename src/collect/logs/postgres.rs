@@ -92,7 +92,7 @@ impl Columns<'_> {
             ("pid", self.pid),
             ("user", self.user),
             ("database", self.database),
-            ("sqlstate", self.sqlstate),
+            ("sqlstate", real_sqlstate(self.sqlstate)),
             ("application", self.application),
             ("client", self.client),
             ("backend_type", self.backend_type),
@@ -110,6 +110,11 @@ impl Columns<'_> {
         }
         parsed
     }
+}
+
+/// "Successful completion" stands on most lines and says nothing; jsonlog leaves it out as well.
+fn real_sqlstate(code: &str) -> &str {
+    if code == "00000" { "" } else { code }
 }
 
 fn zero_is_none(number: &str) -> &str {

@@ -77,19 +77,15 @@ fn split(record: &str) -> (Vec<Cow<'_, str>>, bool) {
     let mut values = Vec::with_capacity(26);
     let mut rest = record;
     while values.len() < 27 {
-        let (value, after) = match rest.strip_prefix('"') {
-            Some(quoted) => match unquote(quoted) {
-                Some((value, after)) => (value, after),
-                None => {
-                    values.push(Cow::Owned(quoted.replace("\"\"", "\"")));
-                    return (values, false);
-                }
-            },
-            None => {
-                let end = rest.find(',').unwrap_or(rest.len());
-                let (value, after) = rest.split_at(end);
-                (Cow::Borrowed(value), after)
-            }
+        let (value, after) = if let Some(quoted) = rest.strip_prefix('"') {
+            let Some(found) = unquote(quoted) else {
+                values.push(Cow::Owned(quoted.replace("\"\"", "\"")));
+                return (values, false);
+            };
+            found
+        } else {
+            let (value, after) = rest.split_at(rest.find(',').unwrap_or(rest.len()));
+            (Cow::Borrowed(value), after)
         };
         values.push(value);
         match after.strip_prefix(',') {

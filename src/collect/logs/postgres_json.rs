@@ -43,7 +43,10 @@ struct Record {
 
 /// Parses one line. `None` when it is not a record.
 pub fn parse(record: &str, context: Context) -> Option<Parsed> {
-    let record: Record = serde_json::from_str(record).ok()?;
+    let record: Record = match serde_json::from_str(record) {
+        Ok(record) => record,
+        Err(_) => return parse_cut(record, context),
+    };
     postgres::severity(&record.error_severity)?;
     let time = parse_time(record.timestamp.as_bytes(), context.zone, context.last_at)?;
     let client = match number(&record.remote_port) {
@@ -86,6 +89,19 @@ pub fn parse(record: &str, context: Context) -> Option<Parsed> {
     Some(parsed)
 }
 
+/// A record whose end is missing: its time and severity are near the start, and the text is shown as it is.
+fn parse_cut(record: &str, context: Context) -> Option<Parsed> {
+    let value = |key: &str| record.split_once(key).and_then(|(_, rest)| rest.split('"').next());
+    let time = record.strip_prefix("{\"timestamp\":\"")?;
+    let word = value("\"error_severity\":\"")?;
+    let mut parsed = Parsed::unknown(record);
+    parsed.at = Some(parse_time(time.as_bytes(), context.zone, context.last_at)?.at);
+    parsed.severity = postgres::severity(word);
+    value("\"message\":\"").unwrap_or("").clone_into(&mut parsed.message);
+    parsed.push_field("severity_text", word);
+    Some(parsed)
+}
+
 /// Numbers come as numbers; versions to come may quote them.
 fn number(value: &Value) -> String {
     match value {
@@ -117,6 +133,14 @@ mod tests {
         for text in ["", "{", "[]", "{}", r#"{"timestamp":"x","error_severity":"LOG"}"#, r#"{"error_severity":5}"#] {
             assert_eq!(parse(text, CONTEXT), None, "{text}");
         }
+    }
+
+    #[test]
+    fn a_cut_record_keeps_its_time_and_severity() {
+        let text = r#"{"timestamp":"2026-11-23 05:47:28.131 UTC","pid":42,"error_severity":"ERROR","message":"x","statement":"SELECT"#;
+        let parsed = parse(text, CONTEXT).unwrap();
+        assert_eq!(parsed.at.unwrap().to_string(), "2026-11-23T05:47:28.131Z");
+        assert_eq!((parsed.message.as_str(), parsed.line.as_str()), ("x", text));
     }
 
     proptest! {

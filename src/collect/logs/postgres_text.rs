@@ -39,7 +39,7 @@ pub fn parse(record: &str, context: Context, prefix: &Prefix) -> Option<Parsed> 
     let mut parsed =
         Parsed { at, severity: postgres::severity(found.word), line: record.to_owned(), message, fields: Vec::new() };
     for (name, value) in &found.fields {
-        let is_nothing = matches!((*name, *value), ("xid" | "leader_pid" | "query_id", "0"));
+        let is_nothing = matches!((*name, *value), ("xid" | "leader_pid" | "query_id", "0") | ("sqlstate", "00000"));
         if !matches!(*name, "time" | "epoch") && !is_nothing {
             parsed.push_field(name, value);
         }

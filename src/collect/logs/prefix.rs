@@ -110,9 +110,8 @@ impl Prefix {
         let error = |source| PrefixError { setting: setting.to_owned(), source };
         let regex = Regex::new(&to_regex(setting)).map_err(error)?;
         let words = words();
-        let fallback = format!(
-            r"^(?P<time>{TIME})?(?:.{{0,200}}?\[(?P<pid>\d+)\])?.{{0,300}}?(?P<word>{words}):\s\s?(?P<message>(?s).*)$"
-        );
+        let fallback =
+            format!(r"^(?P<time>{TIME})(?:[^\n]*?\[(?P<pid>\d+)\])?[^\n]*?(?P<word>{words}):\s\s?(?P<message>(?s).*)$");
         Ok(Self { regex, fallback: Regex::new(&fallback).map_err(error)? })
     }
 
@@ -188,14 +187,13 @@ fn to_regex(setting: &str) -> String {
                 let padding = if is_padded { " *" } else { "" };
                 let (open, close) = if used.contains(name) { ("(?:", ")") } else { ("(?P<", ")") };
                 let named = if used.contains(name) { String::new() } else { format!("{name}>") };
-                regex.push_str(&format!("{padding}{open}{named}{pattern}{close}{padding}"));
+                regex.extend([padding, open, &named, pattern, close, padding]);
                 used.push(name);
             }
         }
     }
     regex.push_str(&")?".repeat(optional_parts));
-    regex.push_str(&format!(r"(?P<word>{}):\s\s?(?P<message>(?s).*)$", words()));
-    regex
+    regex + &format!(r"(?P<word>{}):\s\s?(?P<message>(?s).*)$", words())
 }
 
 #[cfg(test)]
@@ -204,7 +202,9 @@ mod tests {
 
     use super::*;
 
-    fn split(setting: &str, line: &str) -> Option<(Vec<(&'static str, String)>, String, String)> {
+    type Split = (Vec<(&'static str, String)>, String, String);
+
+    fn split(setting: &str, line: &str) -> Option<Split> {
         let prefix = Prefix::compile(setting).unwrap();
         let found = prefix.split(line)?;
         let fields = found.fields.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc};
 use tracing::{info, warn};
 
 use crate::intake::spool::{FileCheckpoint, FrameSender, SendError, Spool, SpoolError, SpoolOptions};
@@ -37,7 +37,12 @@ const SEND_PAUSE: Duration = Duration::from_millis(500);
 const HEARTBEAT_EVERY: Duration = Duration::from_secs(10);
 const SEND_BYTES_MAX: usize = 1 << 20;
 /// Checkpoints of files that were not seen for so long are forgotten.
-const FORGET_AFTER: Duration = Duration::from_secs(7 * 24 * 3600);
+const FORGET_AFTER: Duration = Duration::from_hours(7 * 24);
+const FORGET_EVERY: Duration = Duration::from_hours(1);
+/// The status is made up anew this often.
+const REPORT_EVERY: Duration = Duration::from_secs(1);
+/// Batches of other collectors that wait to be spooled.
+const BATCHES_MAX: usize = 16;
 
 /// Gives the samples of the host, asked every ten seconds.
 pub type SampleHook = Box<dyn FnMut(Timestamp) -> Vec<Sample> + Send>;
@@ -71,6 +76,7 @@ pub struct Ship {
     status: SharedStatus,
     hook: Option<SampleHook>,
     clock: Clock,
+    batches: (mpsc::Sender<Batch>, mpsc::Receiver<Batch>),
 }
 
 impl std::fmt::Debug for Ship {
@@ -88,14 +94,25 @@ impl Ship {
         status: SharedStatus,
         hook: Option<SampleHook>,
     ) -> Result<Self, ShipError> {
-        let (mut spool, recovery) = Spool::open(disk, config.spool_dir, config.spool)?;
+        let (spool, recovery) = Spool::open(disk, config.spool_dir, config.spool)?;
         if !recovery.damaged.is_empty() {
             warn!(files = ?recovery.damaged, "parts of the spool were damaged and set aside");
         }
-        spool.forget_unseen(clock.now() - FORGET_AFTER);
         let tailer = Tailer::new(config.sources, config.cluster, config.member, spool.checkpoints())?;
         status.lock().spool_bytes_max = spool.max_bytes();
-        Ok(Self { tailer, spool: Arc::new(Mutex::new(spool)), status, hook, clock })
+        Ok(Self {
+            tailer,
+            spool: Arc::new(Mutex::new(spool)),
+            status,
+            hook,
+            clock,
+            batches: mpsc::channel(BATCHES_MAX),
+        })
+    }
+
+    /// Where other collectors put what they found; it goes the way of the logs.
+    pub fn batches(&self) -> mpsc::Sender<Batch> {
+        self.batches.0.clone()
     }
 
     /// Starts both loops in the group; they end with it.
@@ -104,9 +121,19 @@ impl Ship {
         let sending =
             Sending { spool: Arc::clone(&self.spool), appended: Arc::clone(&appended), clock: self.clock.clone() };
         group.spawn_until_stop("send frames", sending.run(sender));
-        let reading = Reading { ship: self, appended, pending: None, last_samples: None };
+        let reading =
+            Reading { ship: self, appended, pending: None, last_samples: None, last_report: None, last_forget: None };
         group.spawn_until_stop("read logs", reading.run());
     }
+}
+
+/// Whether something that happens at intervals is due; remembers that it happens now.
+fn is_due(last: &mut Option<Timestamp>, now: Timestamp, every: Duration) -> bool {
+    let is_due = last.is_none_or(|last| now.since(last) >= every || now < last);
+    if is_due {
+        *last = Some(now);
+    }
+    is_due
 }
 
 /// A frame that is not in the spool yet.
@@ -121,6 +148,8 @@ struct Reading {
     /// Refused by the spool: nothing more is read until it is taken.
     pending: Option<PendingFrame>,
     last_samples: Option<Timestamp>,
+    last_report: Option<Timestamp>,
+    last_forget: Option<Timestamp>,
 }
 
 impl Reading {
@@ -139,40 +168,43 @@ impl Reading {
     /// One turn; returns how long to wait for the next.
     fn step(&mut self) -> Duration {
         let now = self.ship.clock.now();
-        let samples = self.samples(now);
         let mut has_more = false;
-        let frame = match self.pending.take() {
-            Some(mut frame) => {
-                frame.batch.samples.extend(samples);
-                frame
-            }
-            None => {
-                let turn = self.ship.tailer.turn(now);
-                has_more = turn.has_more;
-                let batch = Batch { samples, logs: turn.records, ..Batch::default() };
-                PendingFrame { batch, checkpoints: turn.checkpoints }
-            }
-        };
+        let mut frame = self.pending.take().unwrap_or_else(|| {
+            let turn = self.ship.tailer.turn(now);
+            has_more = turn.has_more;
+            PendingFrame { batch: Batch { logs: turn.records, ..Batch::default() }, checkpoints: turn.checkpoints }
+        });
+        self.add_others(now, &mut frame.batch);
+        let pause = if has_more { BUSY_PAUSE } else { POLL_EVERY };
         let pause = if frame.batch.is_empty() && frame.checkpoints.is_empty() {
-            if has_more { BUSY_PAUSE } else { POLL_EVERY }
+            pause
         } else if self.append(frame) {
             self.appended.notify_one();
-            if has_more { BUSY_PAUSE } else { POLL_EVERY }
+            pause
         } else {
             FULL_PAUSE
         };
-        self.report();
+        if is_due(&mut self.last_forget, now, FORGET_EVERY) {
+            self.ship.tailer.forget_unseen(now - FORGET_AFTER);
+            self.ship.spool.lock().retain_checkpoints(|checkpoint| self.ship.tailer.remembers(checkpoint.key));
+        }
+        if is_due(&mut self.last_report, now, REPORT_EVERY) {
+            self.report();
+        }
         pause
     }
 
-    fn samples(&mut self, now: Timestamp) -> Vec<Sample> {
-        let due = self.last_samples.is_none_or(|last| now.since(last) >= SAMPLES_EVERY || now < last);
-        match &mut self.ship.hook {
-            Some(hook) if due => {
-                self.last_samples = Some(now);
-                hook(now)
-            }
-            _ => Vec::new(),
+    /// Adds the samples of the host and what other collectors have handed in.
+    fn add_others(&mut self, now: Timestamp, batch: &mut Batch) {
+        if let Some(hook) = &mut self.ship.hook
+            && is_due(&mut self.last_samples, now, SAMPLES_EVERY)
+        {
+            batch.samples.extend(hook(now));
+        }
+        while let Ok(other) = self.ship.batches.1.try_recv() {
+            batch.samples.extend(other.samples);
+            batch.logs.extend(other.logs);
+            batch.observations.extend(other.observations);
         }
     }
 
@@ -188,6 +220,8 @@ impl Reading {
             status.errors.push(text);
         }
         frame.batch.samples.clear();
+        // An observation is worth nothing when it comes late.
+        frame.batch.observations.clear();
         if !(frame.batch.is_empty() && frame.checkpoints.is_empty()) {
             self.pending = Some(frame);
         }
@@ -214,7 +248,7 @@ struct Sending {
 impl Sending {
     async fn run<S: FrameSender>(self, mut sender: S) {
         let seed = self.clock.now().nanos().cast_unsigned();
-        let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(30), seed);
+        let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(10), seed);
         let mut is_failing = false;
         loop {
             match self.exchange(&mut sender).await {

@@ -21,7 +21,7 @@ use super::stream::Stream;
 /// How often patterns are expanded anew.
 const SCAN_EVERY: Duration = Duration::from_secs(1);
 /// Files open at once.
-const FILES_MAX: usize = 1000;
+const FILES_MAX: usize = 500;
 /// What one file may read per turn, so that none starves the others.
 const FILE_TURN: TurnLimits = TurnLimits { bytes: 256 << 10, records: 2000 };
 /// What all files may give per turn.
@@ -49,6 +49,8 @@ pub struct Tailer {
     checkpoints: BTreeMap<FileKey, FileCheckpoint>,
     retired: VecDeque<FileCheckpoint>,
     last_scan: Option<Timestamp>,
+    /// Names that led elsewhere while we were away have been followed.
+    looked_for_renamed: bool,
     next_file: Option<FileKey>,
     errors: Vec<String>,
 }
@@ -71,6 +73,7 @@ impl Tailer {
             checkpoints: checkpoints.map(|checkpoint| (checkpoint.key, checkpoint.clone())).collect(),
             retired: VecDeque::new(),
             last_scan: None,
+            looked_for_renamed: false,
             next_file: None,
             errors: Vec::new(),
         })
@@ -135,6 +138,10 @@ impl Tailer {
                 }
             }
         }
+        if !self.looked_for_renamed {
+            self.looked_for_renamed = true;
+            self.follow_renamed(now);
+        }
         for (key, file) in &mut self.files {
             if !seen.contains(key) {
                 file.set_gone();
@@ -179,6 +186,31 @@ impl Tailer {
         Ok(())
     }
 
+    /// Files that were rotated away while we did not run: what they hold beyond their checkpoint is read before they
+    /// are let go.
+    fn follow_renamed(&mut self, now: Timestamp) {
+        let missing: Vec<FileCheckpoint> =
+            self.checkpoints.values().filter(|checkpoint| !self.files.contains_key(&checkpoint.key)).cloned().collect();
+        for checkpoint in missing {
+            let path = Path::new(&checkpoint.path);
+            let stream = self.sources.iter().find(|(source, _)| glob::matches_path(&source.path, path));
+            let Some((_, stream)) = stream else { continue };
+            let stream = stream.clone();
+            let Some(renamed) = path.parent().and_then(|dir| find_key(dir, checkpoint.key)) else { continue };
+            let Ok(mut file) = TailedFile::open(&renamed, stream, now) else { continue };
+            if file.key() == checkpoint.key && file.resume(&checkpoint) && self.files.len() < FILES_MAX {
+                file.set_gone();
+                self.files.insert(file.key(), file);
+            }
+        }
+    }
+
+    /// Forgets checkpoints of files that are gone since before `before`.
+    pub fn forget_unseen(&mut self, before: Timestamp) {
+        let files = &self.files;
+        self.checkpoints.retain(|key, checkpoint| files.contains_key(key) || checkpoint.seen_at >= before);
+    }
+
     /// State of every followed file.
     pub fn status(&self) -> Vec<FileStatus> {
         self.files.values().map(TailedFile::status).collect()
@@ -189,10 +221,19 @@ impl Tailer {
         &self.errors
     }
 
-    /// Whether checkpoints of files that are followed now exist under this key.
-    pub fn follows(&self, key: FileKey) -> bool {
-        self.files.contains_key(&key)
+    /// Whether a checkpoint is still of use.
+    pub fn remembers(&self, key: FileKey) -> bool {
+        self.checkpoints.contains_key(&key)
     }
+}
+
+/// The path in a directory that leads to a file.
+fn find_key(dir: &Path, key: FileKey) -> Option<PathBuf> {
+    let entries = fs::read_dir(dir).ok()?.filter_map(Result::ok);
+    let mut paths = entries.map(|entry| entry.path());
+    paths.find(|path| {
+        fs::metadata(path).is_ok_and(|metadata| metadata.is_file() && identity::file_key(&metadata) == key)
+    })
 }
 
 /// Leaves out packed files and, where one server logs in several formats beside each other, all but the best.
