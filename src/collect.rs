@@ -10,6 +10,7 @@ pub mod config;
 mod directory;
 mod etcd;
 mod exposition;
+pub mod logs;
 mod patroni;
 mod poll;
 mod postgres;

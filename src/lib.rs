@@ -34,3 +34,5 @@ pub mod rules;
 pub mod notify;
 
 pub mod http;
+
+pub mod agent;

@@ -2,4 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::string_slice, reason = "tests")]
 
+mod agent;
+mod crash_agent;
 mod layers;
+mod log_formats;

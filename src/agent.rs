@@ -1,0 +1,127 @@
+//! The agent: log files and host statistics of one database host, spooled to disk and pushed to the server.
+
+mod push;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use crate::collect::logs::LogSource;
+use crate::collect::logs::ship::{SampleHook, SharedStatus, Ship, ShipConfig, ShipError};
+use crate::intake::spool::SpoolOptions;
+use crate::platform::clock::Clock;
+use crate::platform::disk::Disk;
+use crate::platform::http_client::HttpError;
+use crate::platform::tasks::{TaskGroup, blocking};
+use crate::platform::units;
+
+pub use push::PushSender;
+
+/// Configuration of the agent.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AgentConfig {
+    /// Patroni's scope.
+    pub cluster: String,
+    /// The name of this host's member.
+    pub member: String,
+    /// Base URL of the server.
+    pub server: String,
+    /// Holds the token; read at every push.
+    #[serde(default)]
+    pub token_file: Option<PathBuf>,
+    /// Certificates to trust besides the system's.
+    #[serde(default)]
+    pub ca_file: Option<PathBuf>,
+    #[serde(default)]
+    pub spool: SpoolConfig,
+    #[serde(default)]
+    pub logs: Vec<LogSource>,
+    /// Whether statistics of the host are collected.
+    #[serde(default = "yes")]
+    pub host: bool,
+    /// Base URL of the local Patroni.
+    #[serde(default)]
+    pub patroni: Option<String>,
+    /// Connection of the local PostgreSQL.
+    #[serde(default)]
+    pub postgres: Option<String>,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// Where frames wait for the server.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SpoolConfig {
+    #[serde(default = "default_spool_path")]
+    pub path: PathBuf,
+    #[serde(default, deserialize_with = "units::deserialize_optional_size_bytes")]
+    pub max_bytes: Option<u64>,
+}
+
+impl Default for SpoolConfig {
+    fn default() -> Self {
+        Self { path: default_spool_path(), max_bytes: None }
+    }
+}
+
+fn default_spool_path() -> PathBuf {
+    PathBuf::from("/var/lib/daraji-agent")
+}
+
+/// What keeps the agent from starting.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    #[error("start reading logs")]
+    Ship(#[from] ShipError),
+    #[error("set up the connection to the server")]
+    Http(#[from] HttpError),
+}
+
+/// Runs until the group is stopped. `host` gives the samples of this host, if they are wanted.
+pub async fn run(
+    config: AgentConfig,
+    clock: Clock,
+    group: &TaskGroup,
+    host: Option<SampleHook>,
+) -> Result<(), AgentError> {
+    start(config, clock, group, host).await?;
+    group.stop_token().cancelled().await;
+    Ok(())
+}
+
+/// Starts the agent's tasks in the group and returns what it tells about itself.
+pub async fn start(
+    config: AgentConfig,
+    clock: Clock,
+    group: &TaskGroup,
+    host: Option<SampleHook>,
+) -> Result<SharedStatus, AgentError> {
+    let status: SharedStatus = Arc::default();
+    env!("CARGO_PKG_VERSION").clone_into(&mut status.lock().version);
+    let sender = PushSender::new(&config, clock.clone(), Arc::clone(&status))?;
+    let host = host.filter(|_| config.host);
+    let ship_status = Arc::clone(&status);
+    let ship = blocking(move || {
+        let spool = SpoolOptions { max_bytes: config.spool.max_bytes.unwrap_or(SpoolOptions::default().max_bytes) };
+        let ship_config = ShipConfig {
+            sources: &config.logs,
+            cluster: &config.cluster,
+            member: &config.member,
+            spool_dir: &config.spool.path,
+            spool,
+        };
+        Ship::open(&Disk::real(), &ship_config, clock, ship_status, host)
+    })
+    .await?;
+    ship.start(group, sender);
+    Ok(status)
+}
+
+/// How long the agent's tasks get to end.
+pub const STOP_GRACE: Duration = Duration::from_secs(5);

@@ -1,0 +1,306 @@
+//! From the files through the spool to the receiver, two loops that meet in the spool.
+//!
+//! The reading loop puts records and checkpoints into the spool as one frame; while the spool or the disk is full it
+//! reads nothing, and samples are dropped and counted. The sending loop hands over the oldest frames, one exchange at a
+//! time, and repeats them until they are acknowledged.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::{Notify, mpsc};
+use tracing::{info, warn};
+
+use crate::intake::spool::{FileCheckpoint, FrameSender, SendError, Spool, SpoolError, SpoolOptions};
+use crate::model::{Batch, Sample, Timestamp};
+use crate::platform::backoff::Backoff;
+use crate::platform::clock::Clock;
+use crate::platform::disk::Disk;
+use crate::platform::error::chain;
+use crate::platform::tasks::{TaskGroup, blocking};
+use crate::wire::agent::AgentStatus;
+
+use super::LogSource;
+use super::prefix::PrefixError;
+use super::tail::Tailer;
+
+const POLL_EVERY: Duration = Duration::from_millis(250);
+/// While there is more to read.
+const BUSY_PAUSE: Duration = Duration::from_millis(5);
+/// After a refusal by the spool or the disk.
+const FULL_PAUSE: Duration = Duration::from_secs(1);
+const SAMPLES_EVERY: Duration = Duration::from_secs(10);
+/// Exchanges are not closer than this, which bounds syncs of the disk as well.
+const SEND_PAUSE: Duration = Duration::from_millis(500);
+/// A receiver hears of us at least this often.
+const HEARTBEAT_EVERY: Duration = Duration::from_secs(10);
+const SEND_BYTES_MAX: usize = 1 << 20;
+/// Checkpoints of files that were not seen for so long are forgotten.
+const FORGET_AFTER: Duration = Duration::from_hours(7 * 24);
+const FORGET_EVERY: Duration = Duration::from_hours(1);
+/// The status is made up anew this often.
+const REPORT_EVERY: Duration = Duration::from_secs(1);
+/// Batches of other collectors that wait to be spooled.
+const BATCHES_MAX: usize = 16;
+
+/// Gives the samples of the host, asked every ten seconds.
+pub type SampleHook = Box<dyn FnMut(Timestamp) -> Vec<Sample> + Send>;
+
+/// What cannot be started.
+#[derive(Debug, thiserror::Error)]
+pub enum ShipError {
+    #[error("open the spool")]
+    Spool(#[from] SpoolError),
+    #[error("read the logs settings")]
+    Prefix(#[from] PrefixError),
+}
+
+/// Shared view of what the loops do.
+pub type SharedStatus = Arc<Mutex<AgentStatus>>;
+
+/// Files to follow and where to keep what was read.
+#[derive(Debug)]
+pub struct ShipConfig<'a> {
+    pub sources: &'a [LogSource],
+    pub cluster: &'a str,
+    pub member: &'a str,
+    pub spool_dir: &'a Path,
+    pub spool: SpoolOptions,
+}
+
+/// The two loops, ready to run.
+pub struct Ship {
+    tailer: Tailer,
+    spool: Arc<Mutex<Spool>>,
+    status: SharedStatus,
+    hook: Option<SampleHook>,
+    clock: Clock,
+    batches: (mpsc::Sender<Batch>, mpsc::Receiver<Batch>),
+}
+
+impl std::fmt::Debug for Ship {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Ship").field("tailer", &self.tailer).finish_non_exhaustive()
+    }
+}
+
+impl Ship {
+    /// Opens the spool and takes up where it ends. Reads files, so call it where blocking is allowed.
+    pub fn open(
+        disk: &Disk,
+        config: &ShipConfig<'_>,
+        clock: Clock,
+        status: SharedStatus,
+        hook: Option<SampleHook>,
+    ) -> Result<Self, ShipError> {
+        let (spool, recovery) = Spool::open(disk, config.spool_dir, config.spool)?;
+        if !recovery.damaged.is_empty() {
+            warn!(files = ?recovery.damaged, "parts of the spool were damaged and set aside");
+        }
+        let tailer = Tailer::new(config.sources, config.cluster, config.member, spool.checkpoints())?;
+        status.lock().spool_bytes_max = spool.max_bytes();
+        Ok(Self {
+            tailer,
+            spool: Arc::new(Mutex::new(spool)),
+            status,
+            hook,
+            clock,
+            batches: mpsc::channel(BATCHES_MAX),
+        })
+    }
+
+    /// Where other collectors put what they found; it goes the way of the logs.
+    pub fn batches(&self) -> mpsc::Sender<Batch> {
+        self.batches.0.clone()
+    }
+
+    /// Starts both loops in the group; they end with it.
+    pub fn start<S: FrameSender + Sync + 'static>(self, group: &TaskGroup, sender: S) {
+        let appended = Arc::new(Notify::new());
+        let sending =
+            Sending { spool: Arc::clone(&self.spool), appended: Arc::clone(&appended), clock: self.clock.clone() };
+        group.spawn_until_stop("send frames", sending.run(sender));
+        let reading =
+            Reading { ship: self, appended, pending: None, last_samples: None, last_report: None, last_forget: None };
+        group.spawn_until_stop("read logs", reading.run());
+    }
+}
+
+/// Whether something that happens at intervals is due; remembers that it happens now.
+fn is_due(last: &mut Option<Timestamp>, now: Timestamp, every: Duration) -> bool {
+    let is_due = last.is_none_or(|last| now.since(last) >= every || now < last);
+    if is_due {
+        *last = Some(now);
+    }
+    is_due
+}
+
+/// A frame that is not in the spool yet.
+struct PendingFrame {
+    batch: Batch,
+    checkpoints: Vec<FileCheckpoint>,
+}
+
+struct Reading {
+    ship: Ship,
+    appended: Arc<Notify>,
+    /// Refused by the spool: nothing more is read until it is taken.
+    pending: Option<PendingFrame>,
+    last_samples: Option<Timestamp>,
+    last_report: Option<Timestamp>,
+    last_forget: Option<Timestamp>,
+}
+
+impl Reading {
+    async fn run(mut self) {
+        loop {
+            let pause;
+            (self, pause) = blocking(move || {
+                let pause = self.step();
+                (self, pause)
+            })
+            .await;
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    /// One turn; returns how long to wait for the next.
+    fn step(&mut self) -> Duration {
+        let now = self.ship.clock.now();
+        let mut has_more = false;
+        let mut frame = self.pending.take().unwrap_or_else(|| {
+            let turn = self.ship.tailer.turn(now);
+            has_more = turn.has_more;
+            PendingFrame { batch: Batch { logs: turn.records, ..Batch::default() }, checkpoints: turn.checkpoints }
+        });
+        self.add_others(now, &mut frame.batch);
+        let pause = if has_more { BUSY_PAUSE } else { POLL_EVERY };
+        let pause = if frame.batch.is_empty() && frame.checkpoints.is_empty() {
+            pause
+        } else if self.append(frame) {
+            self.appended.notify_one();
+            pause
+        } else {
+            FULL_PAUSE
+        };
+        if is_due(&mut self.last_forget, now, FORGET_EVERY) {
+            self.ship.tailer.forget_unseen(now - FORGET_AFTER);
+            self.ship.spool.lock().retain_checkpoints(|checkpoint| self.ship.tailer.remembers(checkpoint.key));
+        }
+        if is_due(&mut self.last_report, now, REPORT_EVERY) {
+            self.report();
+        }
+        pause
+    }
+
+    /// Adds the samples of the host and what other collectors have handed in.
+    fn add_others(&mut self, now: Timestamp, batch: &mut Batch) {
+        if let Some(hook) = &mut self.ship.hook
+            && is_due(&mut self.last_samples, now, SAMPLES_EVERY)
+        {
+            batch.samples.extend(hook(now));
+        }
+        while let Ok(other) = self.ship.batches.1.try_recv() {
+            batch.samples.extend(other.samples);
+            batch.logs.extend(other.logs);
+            batch.observations.extend(other.observations);
+        }
+    }
+
+    /// True when the frame is in the spool. Otherwise its logs wait, and its samples are given up.
+    fn append(&mut self, mut frame: PendingFrame) -> bool {
+        let result = self.ship.spool.lock().append(&frame.batch, &frame.checkpoints);
+        let Err(error) = result else { return true };
+        let text = chain(&error);
+        let mut status = self.ship.status.lock();
+        status.samples_dropped += frame.batch.samples.len() as u64;
+        if !status.errors.contains(&text) {
+            warn!(error = %text, "cannot spool; files are not read until this is mended");
+            status.errors.push(text);
+        }
+        frame.batch.samples.clear();
+        // An observation is worth nothing when it comes late.
+        frame.batch.observations.clear();
+        if !(frame.batch.is_empty() && frame.checkpoints.is_empty()) {
+            self.pending = Some(frame);
+        }
+        false
+    }
+
+    fn report(&self) {
+        let spool_bytes = self.ship.spool.lock().bytes();
+        let mut status = self.ship.status.lock();
+        status.spool_bytes = spool_bytes;
+        status.files = self.ship.tailer.status();
+        if self.pending.is_none() {
+            status.errors = self.ship.tailer.errors().to_vec();
+        }
+    }
+}
+
+struct Sending {
+    spool: Arc<Mutex<Spool>>,
+    appended: Arc<Notify>,
+    clock: Clock,
+}
+
+impl Sending {
+    async fn run<S: FrameSender>(self, mut sender: S) {
+        let seed = self.clock.now().nanos().cast_unsigned();
+        let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(10), seed);
+        let mut is_failing = false;
+        loop {
+            match self.exchange(&mut sender).await {
+                Ok(has_more) => {
+                    if is_failing {
+                        info!("the receiver takes frames again");
+                        is_failing = false;
+                    }
+                    backoff.reset();
+                    if !has_more {
+                        tokio::time::sleep(SEND_PAUSE).await;
+                        drop(tokio::time::timeout(HEARTBEAT_EVERY, self.appended.notified()).await);
+                    }
+                }
+                Err(text) => {
+                    if !is_failing {
+                        warn!(error = %text, "cannot hand over frames; they wait in the spool");
+                        is_failing = true;
+                    }
+                    tokio::time::sleep(backoff.next_wait()).await;
+                }
+            }
+        }
+    }
+
+    /// Hands over the oldest frames; true when more wait.
+    async fn exchange<S: FrameSender>(&self, sender: &mut S) -> Result<bool, String> {
+        let spool = Arc::clone(&self.spool);
+        let (identity, frames) = blocking(move || {
+            let mut spool = spool.lock();
+            (spool.identity().clone(), spool.next_unacknowledged(SEND_BYTES_MAX))
+        })
+        .await;
+        let frames = frames.map_err(|error| chain(&error))?;
+        let is_heartbeat = frames.is_empty();
+        let acknowledged = match sender.send(&identity, frames).await {
+            Ok(ack) => ack.seq,
+            Err(SendError::Refused { seq, reason }) => {
+                warn!(seq, reason, "the receiver will never take this frame; it is given up");
+                Some(seq)
+            }
+            Err(error) => return Err(chain(&error)),
+        };
+        let Some(seq) = acknowledged.filter(|_| !is_heartbeat) else {
+            return if is_heartbeat { Ok(false) } else { Err("the receiver took none of the frames".to_owned()) };
+        };
+        let spool = Arc::clone(&self.spool);
+        blocking(move || {
+            let mut spool = spool.lock();
+            spool.acknowledge(seq).map(|()| spool.has_unacknowledged())
+        })
+        .await
+        .map_err(|error| chain(&error))
+    }
+}
