@@ -1,12 +1,10 @@
 //! The cluster's keys in the DCS, how current they are, and what the DCS members say about themselves.
 //!
-//! Invariant: keys are shown as current only while something proved them so: a linearizable snapshot or a change. A
-//! lease that is answered keeps a proof alive, but after a failed read it alone does not restore it for a while.
-
-use std::collections::BTreeMap;
-use std::time::Duration;
+//! Invariant: keys are shown as current only while something proved them so a moment ago: a linearizable snapshot, a
+//! change, or a lease, which the collector asks for only after a linearizable read.
 
 use serde_json::Value;
+use std::collections::BTreeMap;
 
 use crate::cluster::member::{MemberKey, Probe};
 use crate::cluster::options::JudgeOptions;
@@ -16,8 +14,6 @@ use crate::model::{Lsn, Timestamp};
 
 const KEYS_MAX: usize = 1_000;
 const DCS_MEMBERS_MAX: usize = 32;
-/// Leases must be answered this long without a failure before they count again after one.
-const LEASE_TRUST_AFTER: Duration = Duration::from_secs(10);
 
 /// One member of the DCS as last heard.
 #[derive(Clone, Debug, Default)]
@@ -37,7 +33,6 @@ pub(super) struct DcsState {
     /// When the last change was taken in; an older snapshot may have overtaken it.
     changed_at: Option<Timestamp>,
     pub(super) failing: Option<(Timestamp, Failure)>,
-    last_failure_at: Option<Timestamp>,
     pub(super) lease: Option<(Timestamp, LeaseStatus)>,
     pub(super) peers: BTreeMap<String, DcsPeer>,
     /// Since when the peers' words lack a quorum.
@@ -53,7 +48,6 @@ impl DcsState {
     /// The keys are what the DCS holds now.
     pub(super) fn is_current(&self, now: Timestamp, options: &JudgeOptions) -> bool {
         self.loaded
-            && self.failing.is_none()
             && self.proven_at.is_some_and(|at| now.since(at) <= options.dcs_fresh)
             && self.quorum_missing_since.is_none_or(|since| now.since(since) < options.quorum_lost_after)
     }
@@ -98,16 +92,14 @@ impl DcsState {
 
     pub(super) fn lease_answered(&mut self, probe: Probe, lease: LeaseStatus) {
         self.lease = Some((probe.received, lease));
-        let trusted = self.last_failure_at.is_none_or(|at| probe.sent.since(at) >= LEASE_TRUST_AFTER);
-        if trusted && self.loaded && lease.ttl_seconds >= 0 {
-            self.proven(probe.received);
+        if self.loaded {
+            self.proven(probe.sent);
         }
     }
 
     pub(super) fn failed(&mut self, probe: Probe, failure: &Failure) {
         let since = self.failing.as_ref().map_or(probe.sent, |(since, _)| *since);
         self.failing = Some((since, failure.clone()));
-        self.last_failure_at = Some(probe.received);
     }
 
     pub(super) fn peer(&mut self, url: &str) -> Option<&mut DcsPeer> {

@@ -82,7 +82,7 @@ fn rest(state: &mut ClusterState, (name, probe): (&str, Probe), claim: &Claim, (
                     system_identifier: status.system_identifier.clone(),
                     lsn: status.location,
                 };
-                watch::interruption(state, name, verdict.writable, probe.received, out);
+                watch::interruption(state, name, (verdict.writable, status.timeline), probe.received, out);
                 split_brain::verdict(state, name, verdict, facts, out);
                 position(state, name, probe, status.location);
                 timeline(state, name, status.timeline.filter(|_| verdict.writable), (probe.received, out));
@@ -135,7 +135,7 @@ fn sql(state: &mut ClusterState, (name, probe): (&str, Probe), claim: &Claim, (o
             if let Some(start) = status.postmaster_start_time {
                 watch::postmaster(state, name, ("sql", start), probe.received, out);
             }
-            watch::interruption(state, name, verdict.writable, probe.received, out);
+            watch::interruption(state, name, (verdict.writable, status.timeline), probe.received, out);
             split_brain::verdict(state, name, verdict, run_facts(status), out);
             position(state, name, probe, status.current_lsn.filter(|_| !status.in_recovery));
             timeline(state, name, status.timeline.filter(|_| !status.in_recovery), (probe.received, out));
@@ -159,7 +159,7 @@ fn run_facts(status: &PostgresStatus) -> RunFacts {
 fn sql_failed(state: &mut ClusterState, (name, probe): (&str, Probe), failure: &Failure, out: &mut Drafts) {
     let Some(member) = state.members.get_mut(name) else { return };
     if let Some(verdict) = member.sql_failed(probe, failure) {
-        watch::interruption(state, name, verdict.writable, probe.received, out);
+        watch::interruption(state, name, (verdict.writable, None), probe.received, out);
         split_brain::verdict(state, name, verdict, RunFacts::default(), out);
     }
 }

@@ -94,8 +94,8 @@ fn leader(state: &ClusterState, now: Timestamp, options: &JudgeOptions, found: &
     match state.leader(now, options) {
         Some(leader) if !state.is_standby_cluster() => match state.writable(leader, now, options) {
             Some(true) => {}
-            Some(false) if state.switching(now) => {
-                found.warning(format!("{leader} holds the leader key and is not writable yet"))
+            Some(false) if state.switching(now) || state.is_promoting(now, options) => {
+                found.warning(format!("{leader} holds the leader key and is not writable yet"));
             }
             Some(false) => found.critical(format!("{leader} holds the leader key and takes no writes")),
             None => found.unknown(format!("whether the leader {leader} takes writes is not known")),

@@ -57,33 +57,40 @@ fn testimony(state: &ClusterState, now: Timestamp, options: &JudgeOptions) -> Op
     }
 }
 
-/// Whether the DCS has a quorum: by a fresh proof of its keys, or by its members' words.
-pub(super) fn quorum(state: &ClusterState, now: Timestamp, options: &JudgeOptions) -> Option<bool> {
-    let testimony = testimony(state, now, options);
-    if testimony == Some(false) {
-        return if state.memory.quorum_lost { Some(false) } else { held(state, now, options) };
+/// The members' words, unless a read that needs a quorum has succeeded after they turned bad.
+fn judged(state: &ClusterState, now: Timestamp, options: &JudgeOptions) -> Option<bool> {
+    match testimony(state, now, options) {
+        Some(false) if proven_since(state) => Some(true),
+        None if state.dcs.is_current(now, options) => Some(true),
+        word => word,
     }
-    if testimony.is_none() && state.dcs.is_current(now, options) && !state.memory.quorum_lost {
-        return Some(true);
-    }
-    testimony
 }
 
-/// A quorum that has just gone missing is in doubt for the time of an election.
-fn held(state: &ClusterState, now: Timestamp, options: &JudgeOptions) -> Option<bool> {
-    let since = state.dcs.quorum_missing_since?;
-    (now.since(since) >= options.quorum_lost_after).then_some(false)
+/// Whether the DCS has a quorum. One that has just gone missing is in doubt for the time of an election.
+pub(super) fn quorum(state: &ClusterState, now: Timestamp, options: &JudgeOptions) -> Option<bool> {
+    match judged(state, now, options) {
+        Some(false) => {
+            let lasted =
+                state.dcs.quorum_missing_since.is_some_and(|since| now.since(since) >= options.quorum_lost_after);
+            (state.memory.quorum_lost || lasted).then_some(false)
+        }
+        word => word,
+    }
+}
+
+fn proven_since(state: &ClusterState) -> bool {
+    state.dcs.quorum_missing_since.zip(state.dcs.proven_at).is_some_and(|(since, proven)| proven > since)
 }
 
 pub(super) fn tick(state: &mut ClusterState, now: Timestamp, options: &JudgeOptions, out: &mut Drafts) {
-    match testimony(state, now, options) {
+    match judged(state, now, options) {
         Some(false) => {
             let since = *state.dcs.quorum_missing_since.get_or_insert(now);
             if !state.memory.quorum_lost && now.since(since) >= options.quorum_lost_after {
                 state.memory.quorum_lost = true;
                 let words = words(state);
                 let text = format!(
-                    "the DCS has no quorum: {words}; no failover is possible and Patroni will demote the leader"
+                    "the DCS has no quorum: {words}; no failover is possible, and without failsafe mode Patroni demotes the leader"
                 );
                 out.push(
                     Draft::critical("dcs_quorum_lost", now)

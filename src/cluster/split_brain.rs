@@ -14,8 +14,10 @@ use crate::cluster::state::{ClusterState, Drafts};
 use crate::model::cluster::{SplitBrain, SplitBrainGrade, SplitBrainState};
 use crate::model::{Lsn, Timestamp};
 
-/// WAL must grow between this many probes on both sides before clients are said to write on both.
-const SERVED_GROWTHS: u32 = 3;
+/// WAL must grow this often within [`SERVED_WINDOW`] on both sides before clients are said to write on both. What
+/// PostgreSQL writes by itself (a snapshot of running transactions each 15 s, a checkpoint) stays below.
+const SERVED_GROWTHS: usize = 4;
+const SERVED_WINDOW: Duration = Duration::from_secs(10);
 
 /// An unbroken row of writable answers of one postmaster.
 #[derive(Clone, Debug)]
@@ -48,8 +50,14 @@ impl Run {
         same && (other.has_probe_between(self.first, self.last) || self.has_probe_between(other.first, other.last))
     }
 
-    fn growths_since(&self, at: Timestamp) -> u32 {
-        u32::try_from(self.growths.iter().filter(|growth| **growth > at).count()).unwrap_or(u32::MAX)
+    fn has_written_since(&self, at: Timestamp) -> bool {
+        self.growths.iter().any(|growth| *growth > at)
+    }
+
+    /// Clients write here, as of its last answer.
+    fn is_served_since(&self, at: Timestamp) -> bool {
+        let recent = |growth: &&Timestamp| **growth > at && self.last.received.since(**growth) <= SERVED_WINDOW;
+        self.growths.iter().filter(recent).count() >= SERVED_GROWTHS
     }
 }
 
@@ -149,10 +157,12 @@ pub(super) fn verdict(state: &mut ClusterState, member: &str, verdict: Verdict, 
 }
 
 fn grade(a: &Run, b: &Run, since: Timestamp) -> SplitBrainGrade {
-    match a.growths_since(since).min(b.growths_since(since)) {
-        0 => SplitBrainGrade::Dual,
-        n if n < SERVED_GROWTHS => SplitBrainGrade::Diverged,
-        _ => SplitBrainGrade::Served,
+    if a.is_served_since(since) && b.is_served_since(since) {
+        SplitBrainGrade::Served
+    } else if a.has_written_since(since) && b.has_written_since(since) {
+        SplitBrainGrade::Diverged
+    } else {
+        SplitBrainGrade::Dual
     }
 }
 

@@ -74,6 +74,11 @@ impl ClusterState {
         requested || just_led
     }
 
+    /// The lock was taken so lately that the owner may still be promoting.
+    pub(super) fn is_promoting(&self, now: Timestamp, options: &JudgeOptions) -> bool {
+        self.memory.leader_since.is_some_and(|since| now.since(since) <= options.transient_max)
+    }
+
     /// Whether the member takes writes now: its latest definite statement, unless another member began to take
     /// writes after it. Then only a newer answer counts.
     pub(super) fn writable(&self, member: &str, now: Timestamp, options: &JudgeOptions) -> Option<bool> {

@@ -45,7 +45,13 @@ pub(super) fn postmaster(
 
 /// The member answered "writable" or stopped answering: finds restarts in place of a primary and crashes that keep the
 /// postmaster.
-pub(super) fn interruption(state: &mut ClusterState, name: &str, writable: bool, at: Timestamp, out: &mut Drafts) {
+pub(super) fn interruption(
+    state: &mut ClusterState,
+    name: &str,
+    (writable, now_on): (bool, Option<u32>),
+    at: Timestamp,
+    out: &mut Drafts,
+) {
     let start = state.members.get(name).and_then(MemberState::postmaster_start);
     let leads = state.memory.leader.as_deref() == Some(name);
     let was = state.memory.member_facts.get(name).is_some_and(|facts| facts.was_writable);
@@ -60,7 +66,7 @@ pub(super) fn interruption(state: &mut ClusterState, name: &str, writable: bool,
     }
     let Some(before) = member.interrupted.take().filter(|_| leads) else { return };
     let seconds = at.since(before.since).as_secs_f64();
-    let now_on = member.sql.answer.as_ref().and_then(|(_, sql)| sql.timeline).or(timeline);
+    let now_on = now_on.or(timeline);
     let (event, text) = if now_on != before.timeline {
         ("primary_promoted_again", "was demoted and promoted again: about")
     } else if before.start.is_some() && before.start == start {
@@ -81,17 +87,15 @@ pub(super) fn pending_restart(state: &mut ClusterState, name: &str, pending: boo
     }
 }
 
-/// Failsafe mode is active when any member's Patroni says so.
+/// Failsafe mode is active when the primary's Patroni says so, or any one's without a primary.
 pub(super) fn failsafe(state: &mut ClusterState, now: Timestamp, options: &JudgeOptions, out: &mut Drafts) {
-    let words: Vec<_> = state
-        .members
-        .values()
-        .filter_map(|member| member.current_rest(now, options).map(|rest| rest.failsafe_mode_is_active))
-        .collect();
-    if words.is_empty() {
+    let word = |member: &MemberState| member.current_rest(now, options).map(|rest| rest.failsafe_mode_is_active);
+    let writable = state.writable_members(now, options);
+    // Replicas go on saying so for a ttl after it is over: the primary's word wins.
+    let primary = writable.iter().filter_map(|name| state.members.get(name)).find_map(word);
+    let Some(active) = primary.or_else(|| state.members.values().filter_map(word).reduce(|a, b| a || b)) else {
         return;
-    }
-    let active = words.contains(&true);
+    };
     match (state.memory.failsafe, active) {
         (Some(false), true) => out.push(
             Draft::warning("failsafe_entered", now)
