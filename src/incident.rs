@@ -1,1 +1,184 @@
 //! Incidents: what belongs together in one cluster and one window.
+//!
+//! Pure: time comes from events and `now` arguments. A cluster has at most one incident at a time. It is opened by an
+//! unplanned loss or change of the leader, a split brain, a DCS without quorum, a broken replica, or a critical alert;
+//! everything that follows joins it. A planned switchover opens nothing.
+//!
+//! It settles when the cluster has been healthy (belief ok, no critical alert) for 30 s without a break. A cluster that
+//! stays merely degraded, such as one whose dead host is never repaired, settles after 10 minutes in which its leader
+//! took writes and nothing that opens an incident went on; what is still wrong then is told by its own alerts.
+
+mod correlate;
+mod story;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::cluster::Cluster;
+use crate::model::incident::{Incident, IncidentState};
+use crate::model::{Event, EventSeverity, Timestamp};
+
+/// Patience and bounds of the correlator.
+#[derive(Clone, Debug)]
+pub struct CorrelatorOptions {
+    /// Healthy for this long settles an incident.
+    pub settle_after: Duration,
+    /// Degraded but stable for this long settles it too.
+    pub settle_degraded_after: Duration,
+    /// A possible split brain must last this long to open an incident by itself.
+    pub possible_hold: Duration,
+    /// How far back signs are looked for when an incident opens.
+    pub look_back: Duration,
+    /// Events that one incident keeps.
+    pub events_max: usize,
+    /// Recent events that are kept per cluster while nothing is open.
+    pub recent_max: usize,
+}
+
+impl Default for CorrelatorOptions {
+    fn default() -> Self {
+        Self {
+            settle_after: Duration::from_secs(30),
+            settle_degraded_after: Duration::from_secs(600),
+            possible_hold: Duration::from_secs(10),
+            look_back: Duration::from_secs(120),
+            events_max: 500,
+            recent_max: 64,
+        }
+    }
+}
+
+/// An alert of a cluster began or ceased to fire.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AlertChange {
+    pub cluster: String,
+    /// Its `alertname`. Incidents' own alerts must not be fed back.
+    pub name: String,
+    pub severity: EventSeverity,
+    pub firing: bool,
+    pub at: Timestamp,
+}
+
+/// What happened to an incident.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IncidentChangeKind {
+    Opened,
+    Updated,
+    Settled,
+}
+
+/// One change, with the whole incident after it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct IncidentChange {
+    pub kind: IncidentChangeKind,
+    pub incident: Incident,
+}
+
+/// What must survive a restart.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct CorrelatorMemory {
+    clusters: BTreeMap<String, ClusterIncidents>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+struct ClusterIncidents {
+    open: Option<Incident>,
+    /// What opened or would open an incident and goes on.
+    going_on: BTreeSet<String>,
+    critical_alerts: BTreeSet<String>,
+    healthy_since: Option<Timestamp>,
+    stable_since: Option<Timestamp>,
+    possible_since: Option<Timestamp>,
+    /// The last belief with a writable member.
+    written_at: Option<Timestamp>,
+    recent: VecDeque<Event>,
+}
+
+/// Finds out which events and alerts belong together.
+#[derive(Debug, Default)]
+pub struct Correlator {
+    options: CorrelatorOptions,
+    memory: CorrelatorMemory,
+}
+
+impl Correlator {
+    pub fn new(options: CorrelatorOptions) -> Self {
+        Self { options, memory: CorrelatorMemory::default() }
+    }
+
+    /// A correlator that knows which incidents are open.
+    pub fn restore(options: CorrelatorOptions, memory: CorrelatorMemory) -> Self {
+        Self { options, memory }
+    }
+
+    pub fn memory(&self) -> &CorrelatorMemory {
+        &self.memory
+    }
+
+    /// The incident that is open in a cluster.
+    pub fn open(&self, cluster: &str) -> Option<&Incident> {
+        self.memory.clusters.get(cluster)?.open.as_ref()
+    }
+
+    /// Takes in events of the judge, in their order.
+    pub fn events(&mut self, events: &[Event]) -> Vec<IncidentChange> {
+        let mut changes = Changes::default();
+        for event in events {
+            let state = self.memory.clusters.entry(event.cluster.clone()).or_default();
+            changes.add(correlate::event(state, event, &self.options));
+        }
+        changes.list
+    }
+
+    /// Takes in an alert that began or ceased to fire.
+    pub fn alert(&mut self, alert: &AlertChange) -> Option<IncidentChange> {
+        let state = self.memory.clusters.entry(alert.cluster.clone()).or_default();
+        correlate::alert(state, alert, &self.options)
+    }
+
+    /// Takes in the belief, about once a second: phases, outage, settling.
+    pub fn belief(&mut self, cluster: &Cluster, now: Timestamp) -> Option<IncidentChange> {
+        let state = self.memory.clusters.entry(cluster.name.clone()).or_default();
+        correlate::belief(state, cluster, now, &self.options)
+    }
+
+    /// Somebody takes the incident; `None` when it is not open.
+    pub fn acknowledge(&mut self, id: &str) -> Option<IncidentChange> {
+        let mut open = self.memory.clusters.values_mut().filter_map(|state| state.open.as_mut());
+        let incident = open.find(|incident| incident.id == id && incident.state == IncidentState::Open)?;
+        incident.state = IncidentState::Acknowledged;
+        Some(IncidentChange { kind: IncidentChangeKind::Updated, incident: incident.clone() })
+    }
+
+    /// Drops what is known about a cluster that is no longer watched; settles what is open.
+    pub fn forget(&mut self, cluster: &str, now: Timestamp) -> Option<IncidentChange> {
+        let mut incident = self.memory.clusters.remove(cluster)?.open?;
+        incident.state = IncidentState::Settled;
+        incident.settled_at = Some(now);
+        Some(IncidentChange { kind: IncidentChangeKind::Settled, incident })
+    }
+}
+
+/// Changes of one call: of several updates of an incident only the last counts.
+#[derive(Default)]
+struct Changes {
+    list: Vec<IncidentChange>,
+}
+
+impl Changes {
+    fn add(&mut self, change: Option<IncidentChange>) {
+        let Some(change) = change else { return };
+        let same = |other: &&mut IncidentChange| other.incident.id == change.incident.id;
+        match self.list.iter_mut().find(same) {
+            Some(known) if change.kind == IncidentChangeKind::Updated => known.incident = change.incident,
+            _ => self.list.push(change),
+        }
+    }
+}

@@ -5,6 +5,7 @@
 pub mod batch;
 pub mod cluster;
 pub mod event;
+pub mod incident;
 pub mod labels;
 pub mod log;
 pub mod lsn;
@@ -15,6 +16,7 @@ pub mod time;
 
 pub use batch::Batch;
 pub use event::{Event, EventSeverity};
+pub use incident::Incident;
 pub use labels::{Labels, LabelsBuilder};
 pub use log::{LogRecord, Severity};
 pub use lsn::Lsn;

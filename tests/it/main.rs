@@ -6,3 +6,4 @@ mod agent;
 mod crash_agent;
 mod layers;
 mod log_formats;
+mod recordings;

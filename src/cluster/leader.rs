@@ -1,0 +1,249 @@
+//! The leader key: lost, changed, given back; and what an operator asked for.
+//!
+//! Invariant: every change of the owner gives exactly one `leader_changed`, also one that happened while nobody
+//! watched. Whether it was planned is read from the `failover` key.
+
+use crate::cluster::dcs::{config_diff, parse_failover};
+use crate::cluster::draft::Draft;
+use crate::cluster::memory::FailoverRequest;
+use crate::cluster::options::JudgeOptions;
+use crate::cluster::state::{ClusterState, Drafts};
+use crate::model::Timestamp;
+
+/// How a change of the leader became known.
+pub(super) struct LeaderNews<'a> {
+    pub(super) at: Timestamp,
+    /// The source's name in the event.
+    pub(super) source: &'static str,
+    pub(super) revision: Option<i64>,
+    /// The old owner's member key vanished in the same transaction; `None` when that is not known.
+    pub(super) expired: Option<bool>,
+    pub(super) leader: Option<&'a str>,
+    /// It was seen happening, not found on the next look.
+    pub(super) watched: bool,
+}
+
+/// Compares the leader key with what was known.
+pub(super) fn leader_is(state: &mut ClusterState, news: &LeaderNews<'_>, out: &mut Drafts) {
+    let leader = news.leader.map(str::to_owned);
+    if !state.memory.leader_known {
+        state.memory.leader_known = true;
+        state.memory.leader.clone_from(&leader);
+        state.memory.last_leader = leader;
+        return;
+    }
+    if state.memory.leader == leader {
+        return;
+    }
+    if state.memory.leader.is_some() {
+        lost(state, news, out);
+    }
+    if let Some(new) = leader {
+        taken(state, news, &new, out);
+    }
+}
+
+/// The request names this owner, or none.
+fn asks_for(request: &FailoverRequest, old: Option<&str>, at: Timestamp) -> bool {
+    let due = request.scheduled_at.is_none_or(|due| at + std::time::Duration::from_secs(5) >= due);
+    due && (request.leader.is_none() || request.leader.as_deref() == old)
+}
+
+/// The owner is gone. When another one holds the key already, that is told by `taken` alone.
+fn lost(state: &mut ClusterState, news: &LeaderNews<'_>, out: &mut Drafts) {
+    let memory = &mut state.memory;
+    let old = memory.leader.take();
+    let planned = memory.request.as_ref().is_some_and(|request| asks_for(request, old.as_deref(), news.at));
+    memory.last_leader.clone_from(&old);
+    memory.lost_at = Some(news.at);
+    memory.lost_planned = planned;
+    memory.leader_since = None;
+    if news.leader.is_some() {
+        return;
+    }
+    let old = old.unwrap_or_default();
+    let kind = match news.expired {
+        Some(true) => "expired",
+        Some(false) => "released",
+        None => "unknown",
+    };
+    let lease = state.dcs.lease.as_ref().map(|(_, lease)| lease.ttl_seconds).filter(|_| news.expired.is_some());
+    let draft = if planned {
+        Draft::info("dcs_leader_deleted", news.at)
+            .text(format!("{old} released the leader key for the requested switchover"))
+    } else {
+        let why = match kind {
+            "expired" => "its lease expired, so its Patroni is dead, hung or cut off from the DCS",
+            "released" => "its Patroni released it",
+            _ => "found missing on the next look",
+        };
+        Draft::critical("leader_lost", news.at).text(format!("{old} lost the leader key: {why}"))
+    };
+    let draft = draft.by(news.source).member(&old).field("old", &old).field("kind", kind).field("planned", planned);
+    out.push(with_revision(draft.field_if("last_lease_ttl_seconds", lease), news.revision));
+}
+
+/// Somebody holds the key.
+fn taken(state: &mut ClusterState, news: &LeaderNews<'_>, new: &str, out: &mut Drafts) {
+    let old = state.memory.last_leader.clone();
+    let gap = state.memory.lost_at.map(|lost_at| news.at.since(lost_at));
+    let request = state.memory.request.clone();
+    let memory = &mut state.memory;
+    memory.leader = Some(new.to_owned());
+    memory.last_leader = Some(new.to_owned());
+    memory.leader_since = Some(news.at);
+    if old.as_deref() == Some(new) {
+        let seconds = gap.unwrap_or_default().as_secs_f64();
+        let planned = std::mem::take(&mut memory.lost_planned);
+        let draft = Draft::notice("leader_returned", news.at).by(news.source).member(new);
+        let draft = draft.text(format!("{new} holds the leader key again, after {seconds:.1} s without a leader"));
+        out.push(with_revision(
+            draft.field("gap_seconds", format!("{seconds:.3}")).field("planned", planned),
+            news.revision,
+        ));
+        return;
+    }
+    let asked_now = request.is_some_and(|request| {
+        memory.lost_at.is_none_or(|lost_at| request.set_at <= lost_at) && asks_for(&request, old.as_deref(), news.at)
+    });
+    let planned = memory.lost_planned || asked_now;
+    memory.lost_planned = planned;
+    if !planned {
+        memory.unplanned_change_at = Some(news.at);
+    }
+    out.push(changed(state, news, (old.as_deref(), new), planned));
+    if planned {
+        let draft = Draft::info("switchover_completed", news.at).by(news.source).member(new);
+        out.push(with_revision(draft.text(format!("{new} holds the leader key, as requested")), news.revision));
+    }
+}
+
+fn changed(state: &ClusterState, news: &LeaderNews<'_>, (old, new): (Option<&str>, &str), planned: bool) -> Draft {
+    // Without the watch, or without a DCS, the failover key was not seen.
+    let planned_word = match (planned, news.watched && news.source == "dcs") {
+        (true, _) => "true",
+        (false, true) => "false",
+        (false, false) => "unknown",
+    };
+    let from = old.unwrap_or("nobody");
+    let draft = match planned_word {
+        "true" => {
+            Draft::notice("leader_changed", news.at).text(format!("{new} is the leader, as requested; before: {from}"))
+        }
+        _ => Draft::critical("leader_changed", news.at).text(format!("{new} took over as leader from {from}")),
+    };
+    let gap = state.memory.lost_at.map(|lost_at| news.at.since(lost_at).as_secs_f64());
+    let draft = draft
+        .by(news.source)
+        .member(new)
+        .field("old", old.unwrap_or(""))
+        .field("new", new)
+        .field("planned", planned_word)
+        .field("watched", news.watched)
+        .field_if("timeline", state.memory.timeline)
+        .field_if("lsn", state.dcs.optime())
+        .field_if("gap_seconds", gap.map(|gap| format!("{gap:.3}")));
+    with_revision(draft, news.revision)
+}
+
+fn with_revision(draft: Draft, revision: Option<i64>) -> Draft {
+    match revision {
+        Some(revision) => draft.revision(revision),
+        None => draft,
+    }
+}
+
+/// The `failover` key as it is now. Emptied while the leader it names still leads, the request has failed.
+pub(super) fn failover_key(state: &mut ClusterState, at: Timestamp, watched: bool, out: &mut Drafts) {
+    let Some(key) = state.dcs.keys.get("failover").cloned() else {
+        state.memory.request = None;
+        return;
+    };
+    let before = state.memory.request.clone();
+    let Some((leader, candidate, scheduled_at)) = parse_failover(&key.value) else {
+        let Some(request) = state.memory.request.take() else { return };
+        let still_leads = state.memory.leader.is_some() && state.memory.leader == state.memory.last_leader;
+        let moved = state.memory.leader_since.is_some_and(|since| since >= request.set_at);
+        if still_leads && !moved {
+            let withdrawn = request.scheduled_at.is_some_and(|due| at < due);
+            let text = if withdrawn {
+                "the scheduled switchover was withdrawn"
+            } else {
+                "the requested switchover did not happen"
+            };
+            out.push(Draft::warning("switchover_failed", at).by("dcs").text(text).revision(key.mod_revision));
+        } else if state.memory.leader.is_none() && !state.memory.lost_planned {
+            // Emptied after an unplanned loss: whoever takes the key next was not asked for.
+            state.memory.request = None;
+        }
+        return;
+    };
+    if before.as_ref().is_some_and(|before| before.revision == key.mod_revision) {
+        return;
+    }
+    let from = leader.as_deref().unwrap_or("any leader");
+    let to = candidate.as_deref().unwrap_or("the best candidate");
+    let when = scheduled_at.map_or_else(String::new, |at| format!(" at {}", at.to_rfc3339_millis()));
+    if watched {
+        let draft = Draft::info("switchover_requested", at)
+            .by("dcs")
+            .text(format!("switchover from {from} to {to} requested{when}"));
+        let draft = draft.field_if("leader", leader.as_ref()).field_if("candidate", candidate.as_ref());
+        out.push(draft.field_if("scheduled_at", scheduled_at).revision(key.mod_revision));
+    }
+    state.memory.request =
+        Some(FailoverRequest { leader, candidate, scheduled_at, set_at: at, revision: key.mod_revision });
+}
+
+/// The `config` key: what changed, and pause.
+pub(super) fn config_key(state: &mut ClusterState, at: Timestamp, out: &mut Drafts) {
+    let Some(key) = state.dcs.keys.get("config").cloned() else { return };
+    if let Some(before) = state.memory.config.as_ref().filter(|before| **before != key.value) {
+        let diff: Vec<_> =
+            config_diff(before, &key.value).into_iter().filter(|line| !line.starts_with("pause:")).collect();
+        if !diff.is_empty() {
+            let draft =
+                Draft::info("config_changed", at).by("dcs").text(format!("configuration changed: {}", diff.join("; ")));
+            out.push(draft.field("diff", diff.join("\n")).revision(key.mod_revision));
+        }
+    }
+    state.memory.config = Some(key.value);
+    if let Some(pause) = state.dcs.pause() {
+        pause_is(state, at, ("dcs", pause), out);
+    }
+}
+
+/// Patroni's pause, by the DCS or by REST.
+pub(super) fn pause_is(
+    state: &mut ClusterState,
+    at: Timestamp,
+    (source, pause): (&'static str, bool),
+    out: &mut Drafts,
+) {
+    if state.memory.paused.is_some_and(|before| before != pause) {
+        out.push(if pause {
+            Draft::notice("paused", at).by(source).text("Patroni is paused: no automatic failover")
+        } else {
+            Draft::notice("resumed", at).by(source).text("Patroni is resumed")
+        });
+    }
+    state.memory.paused = Some(pause);
+}
+
+/// A switchover that released the key and got no new leader is a lost leader after all.
+pub(super) fn tick(state: &mut ClusterState, now: Timestamp, options: &JudgeOptions, out: &mut Drafts) {
+    let memory = &mut state.memory;
+    let late = memory.lost_at.is_some_and(|at| now.since(at) > options.transient_max * 2);
+    if memory.leader.is_none() && memory.lost_planned && late {
+        memory.lost_planned = false;
+        memory.request = None;
+        let old = memory.last_leader.clone().unwrap_or_default();
+        let text = format!("{old} released the leader key for a switchover and nobody took it");
+        out.push(
+            Draft::critical("leader_lost", now).member(&old).text(text).field("old", &old).field("kind", "released"),
+        );
+        out.push(
+            Draft::warning("switchover_failed", now).text("the requested switchover left the cluster without a leader"),
+        );
+    }
+}

@@ -1,0 +1,76 @@
+//! What the judge must know again after a restart, so that what was so before is no news, and what changed meanwhile is.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::cluster::SplitBrain;
+use crate::model::observation::MemberAddress;
+use crate::model::{Lsn, Timestamp};
+
+/// Everything that survives a restart, by cluster. Keep it as JSON; unknown fields of other versions are ignored.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct JudgeMemory {
+    #[serde(default)]
+    pub clusters: BTreeMap<String, ClusterMemory>,
+}
+
+/// The last known facts of one cluster.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ClusterMemory {
+    pub(super) members: Vec<MemberAddress>,
+    /// Whether the leader was ever known; before that the first one is no change.
+    pub(super) leader_known: bool,
+    /// Owner of the leader key when it was last read.
+    pub(super) leader: Option<String>,
+    /// The last owner, also while there is none.
+    pub(super) last_leader: Option<String>,
+    pub(super) leader_since: Option<Timestamp>,
+    pub(super) lost_at: Option<Timestamp>,
+    /// The leader key was given up for a requested switchover.
+    pub(super) lost_planned: bool,
+    /// The owner's last change that nobody asked for.
+    pub(super) unplanned_change_at: Option<Timestamp>,
+    pub(super) revision: Option<i64>,
+    pub(super) timeline: Option<u32>,
+    pub(super) system_identifier: Option<String>,
+    pub(super) paused: Option<bool>,
+    pub(super) failsafe: Option<bool>,
+    pub(super) config: Option<String>,
+    pub(super) request: Option<FailoverRequest>,
+    pub(super) split_brain: Option<SplitBrain>,
+    pub(super) quorum_lost: bool,
+    pub(super) blind: bool,
+    pub(super) dcs_down: BTreeSet<String>,
+    pub(super) lease_low: bool,
+    pub(super) mismatch: Option<String>,
+    pub(super) member_facts: BTreeMap<String, MemberMemory>,
+}
+
+/// The last known facts of one member.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct MemberMemory {
+    pub(super) postmaster_start: Option<Timestamp>,
+    /// It took writes when PostgreSQL last said anything definite.
+    pub(super) was_writable: bool,
+    pub(super) last_lsn: Option<Lsn>,
+    pub(super) lost: bool,
+    pub(super) rest_down: bool,
+    pub(super) postgres_down: bool,
+    pub(super) broken: Option<String>,
+    pub(super) lag_high: bool,
+    pub(super) pending_restart: Option<bool>,
+}
+
+/// What an operator asked for through the `failover` key.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct FailoverRequest {
+    pub(super) leader: Option<String>,
+    pub(super) candidate: Option<String>,
+    pub(super) scheduled_at: Option<Timestamp>,
+    pub(super) set_at: Timestamp,
+    pub(super) revision: i64,
+}

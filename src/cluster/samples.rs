@@ -1,0 +1,83 @@
+//! The belief as series. What is unknown gives no sample.
+
+use crate::model::cluster::{Cluster, Health, Role, SplitBrainState};
+use crate::model::{Labels, Sample, Timestamp};
+
+/// The series of one cluster.
+pub(super) fn of(cluster: &Cluster, now: Timestamp) -> Vec<Sample> {
+    let mut out = Out { cluster: &cluster.name, now, samples: Vec::new() };
+    for health in Health::ALL {
+        out.add("daraji_cluster_health", &[("health", health.as_str())], flag(cluster.health == health));
+    }
+    let split = cluster.split_brain.as_ref().map(|split| split.state);
+    for (word, state) in [("possible", SplitBrainState::Possible), ("confirmed", SplitBrainState::Confirmed)] {
+        out.add("daraji_split_brain", &[("state", word)], flag(split == Some(state)));
+    }
+    let leader_known = cluster.dcs.as_ref().is_none_or(|dcs| !dcs.stale);
+    if leader_known {
+        out.add("daraji_cluster_has_leader", &[], flag(cluster.leader.is_some()));
+    }
+    out.add("daraji_cluster_writable_members", &[], cluster.writable.len() as f64);
+    let expected = cluster.members.iter().filter(|member| member.present);
+    out.add("daraji_cluster_members_expected", &[], expected.clone().count() as f64);
+    let up = |member: &&crate::model::cluster::Member| member.sources.iter().any(|source| source.up == Some(true));
+    out.add("daraji_cluster_members_up", &[], expected.filter(up).count() as f64);
+    out.add_if("daraji_cluster_paused", &[], cluster.paused.map(flag));
+    out.add_if("daraji_cluster_failsafe", &[], cluster.failsafe.map(flag));
+    out.add_if("daraji_cluster_timeline", &[], cluster.timeline.map(f64::from));
+    if let Some(lock) = &cluster.lock {
+        out.add_if("daraji_leader_lease_ttl_seconds", &[], lock.lease_ttl_seconds.map(|seconds| seconds as f64));
+    }
+    if let Some(dcs) = &cluster.dcs {
+        out.add_if("daraji_dcs_quorum", &[], dcs.quorum.map(flag));
+        out.add_if("daraji_dcs_age_seconds", &[], dcs.seen_at.map(|at| now.since(at).as_secs_f64()));
+        for member in &dcs.members {
+            out.add_if("daraji_dcs_member_up", &[("dcs_member", &member.url)], member.healthy.map(flag));
+        }
+    }
+    members(cluster, &mut out);
+    out.samples
+}
+
+fn members(cluster: &Cluster, out: &mut Out<'_>) {
+    for member in &cluster.members {
+        let name = [("member", member.name.as_str())];
+        for role in Role::ALL {
+            let labels = [("member", member.name.as_str()), ("role", role.as_str())];
+            out.add("daraji_member_role", &labels, flag(member.role == role));
+        }
+        out.add_if("daraji_member_writable", &name, member.writable.map(flag));
+        out.add_if("daraji_replication_lag_bytes", &name, member.lag_bytes.map(|bytes| bytes as f64));
+        out.add_if("daraji_replication_receive_lag_bytes", &name, member.receive_lag_bytes.map(|bytes| bytes as f64));
+        out.add_if("daraji_replication_lag_seconds", &name, member.lag_seconds);
+        out.add_if("daraji_member_timeline", &name, member.timeline.map(f64::from));
+        let known: Vec<_> = member.sources.iter().filter_map(|source| source.up).collect();
+        if !known.is_empty() {
+            out.add("daraji_member_up", &name, flag(known.contains(&true)));
+        }
+    }
+}
+
+fn flag(set: bool) -> f64 {
+    if set { 1.0 } else { 0.0 }
+}
+
+struct Out<'a> {
+    cluster: &'a str,
+    now: Timestamp,
+    samples: Vec<Sample>,
+}
+
+impl Out<'_> {
+    fn add(&mut self, name: &str, labels: &[(&str, &str)], value: f64) {
+        let mut pairs = vec![("cluster", self.cluster)];
+        pairs.extend_from_slice(labels);
+        self.samples.push(Sample::new(Labels::metric(name, &pairs), self.now, value));
+    }
+
+    fn add_if(&mut self, name: &str, labels: &[(&str, &str)], value: Option<f64>) {
+        if let Some(value) = value {
+            self.add(name, labels, value);
+        }
+    }
+}

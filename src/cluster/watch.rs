@@ -1,0 +1,232 @@
+//! Members: lost and returned, their Patroni or PostgreSQL down, restarts, failsafe, pending restarts, the lease.
+
+use crate::cluster::draft::Draft;
+use crate::cluster::member::{Interruption, MemberState, SourceState, kind_word};
+use crate::cluster::options::JudgeOptions;
+use crate::cluster::state::{ClusterState, Drafts};
+use crate::model::Timestamp;
+use crate::model::observation::{LeaseStatus, MemberAddress};
+
+/// Seconds that a lease may fall below what one missed renewal explains, before that is news.
+const LEASE_SLACK_SECONDS: i64 = 4;
+
+/// Takes in the members that are expected. Those that are gone from the list stay, as not present.
+pub(super) fn expected(state: &mut ClusterState, list: &[MemberAddress], options: &JudgeOptions) {
+    for member in state.members.values_mut() {
+        member.address.present = false;
+    }
+    for address in list.iter().filter(|address| !address.member.is_empty()) {
+        if state.members.len() < options.members_max || state.members.contains_key(&address.member) {
+            state.members.entry(address.member.clone()).or_default().address = address.clone();
+        }
+    }
+    state.memory.members = state.members.values().map(|member| member.address.clone()).collect();
+}
+
+/// A new start time of the postmaster. `started` is on the member's own clock and only compared with itself.
+pub(super) fn postmaster(
+    state: &mut ClusterState,
+    name: &str,
+    (source, started): (&'static str, Timestamp),
+    at: Timestamp,
+    out: &mut Drafts,
+) {
+    let before = state.member_memory(name).postmaster_start.replace(started);
+    let Some(before) = before.filter(|before| *before != started) else { return };
+    if started < before {
+        // An answer from before the restart that was overtaken.
+        state.member_memory(name).postmaster_start = Some(before);
+        return;
+    }
+    let text = format!("PostgreSQL of {name} was restarted");
+    let draft = Draft::info("postgres_restarted", at).by(source).member(name).text(text);
+    out.push(draft.field("postmaster_start_time", started).field("before", before));
+}
+
+/// The member answered "writable" or stopped answering: finds restarts in place of a primary and crashes that keep the
+/// postmaster.
+pub(super) fn interruption(
+    state: &mut ClusterState,
+    name: &str,
+    (writable, now_on): (bool, Option<u32>),
+    at: Timestamp,
+    out: &mut Drafts,
+) {
+    let start = state.members.get(name).and_then(MemberState::postmaster_start);
+    let leads = state.memory.leader.as_deref() == Some(name);
+    let was = state.memory.member_facts.get(name).is_some_and(|facts| facts.was_writable);
+    let switching = state.switching(at);
+    let timeline = state.memory.timeline;
+    let Some(member) = state.members.get_mut(name) else { return };
+    if !writable {
+        if was && leads && !switching && member.interrupted.is_none() {
+            member.interrupted = Some(Interruption { since: at, start, timeline });
+        }
+        return;
+    }
+    let Some(before) = member.interrupted.take().filter(|_| leads) else { return };
+    let seconds = at.since(before.since).as_secs_f64();
+    let now_on = now_on.or(timeline);
+    let (event, text) = if now_on != before.timeline {
+        ("primary_promoted_again", "was demoted and promoted again: about")
+    } else if before.start.is_some() && before.start == start {
+        ("primary_interrupted", "kept its postmaster, a backend crashed or it refused: about")
+    } else {
+        ("primary_restarted_in_place", "was restarted in place without a failover: about")
+    };
+    let text = format!("PostgreSQL of the leader {name} {text} {seconds:.1} s without writes");
+    let draft = Draft::warning(event, at).by("sql").member(name).text(text);
+    out.push(draft.field("seconds", format!("{seconds:.3}")).field_if("timeline", now_on));
+}
+
+pub(super) fn pending_restart(state: &mut ClusterState, name: &str, pending: bool, at: Timestamp, out: &mut Drafts) {
+    let before = state.member_memory(name).pending_restart.replace(pending);
+    if before == Some(false) && pending {
+        let text = format!("{name} must be restarted for a changed setting to take effect");
+        out.push(Draft::info("pending_restart", at).by("rest").member(name).text(text));
+    }
+}
+
+/// Failsafe mode is active when the primary's Patroni says so, or any one's without a primary.
+pub(super) fn failsafe(state: &mut ClusterState, now: Timestamp, options: &JudgeOptions, out: &mut Drafts) {
+    let word = |member: &MemberState| member.current_rest(now, options).map(|rest| rest.failsafe_mode_is_active);
+    let writable = state.writable_members(now, options);
+    // Replicas go on saying so for a ttl after it is over: the primary's word wins.
+    let primary = writable.iter().filter_map(|name| state.members.get(name)).find_map(word);
+    let Some(active) = primary.or_else(|| state.members.values().filter_map(word).reduce(|a, b| a || b)) else {
+        return;
+    };
+    match (state.memory.failsafe, active) {
+        (Some(false), true) => out.push(
+            Draft::warning("failsafe_entered", now)
+                .by("rest")
+                .text("the DCS cannot be reached; Patroni keeps the leader because all members agree (failsafe mode)"),
+        ),
+        (Some(true), false) => {
+            out.push(Draft::info("failsafe_left", now).by("rest").text("failsafe mode is over: the DCS is back"));
+        }
+        _ => {}
+    }
+    state.memory.failsafe = Some(active);
+}
+
+/// Which of the two sources of a member turned bad or good, for those that other sources still hear.
+fn turned<T>(source: &SourceState<T>, down: bool, now: Timestamp, options: &JudgeOptions) -> Option<(bool, String)> {
+    match (&source.failing, down) {
+        (Some((since, failure)), false)
+            if source.answer.is_some() && now.since(*since) >= options.source_down_after =>
+        {
+            Some((true, kind_word(failure.kind).to_owned()))
+        }
+        (None, true) if source.answer.is_some() => Some((false, String::new())),
+        _ => None,
+    }
+}
+
+pub(super) fn tick(state: &mut ClusterState, now: Timestamp, options: &JudgeOptions, out: &mut Drafts) {
+    let switching = state.switching(now);
+    let names: Vec<_> = state.members.keys().cloned().collect();
+    for name in &names {
+        let facts = state.memory.member_facts.get(name).cloned().unwrap_or_default();
+        let Some(member) = state.members.get(name) else { continue };
+        let silence = member.silence(now, options.member_lost_after);
+        let rest = turned(&member.rest, facts.rest_down, now, options);
+        let sql = turned(&member.sql, facts.postgres_down, now, options);
+        let answers = member.rest.failing.is_none() && member.rest.answer.is_some()
+            || member.sql.failing.is_none() && member.sql.answer.is_some();
+        let memory = state.member_memory(name);
+        if let Some(reason) = silence.filter(|_| !facts.lost) {
+            memory.lost = true;
+            let text = format!("{name} is lost: {reason}");
+            out.push(Draft::warning("member_lost", now).member(name).text(text).field("reason", reason));
+        } else if facts.lost && answers {
+            memory.lost = false;
+            out.push(Draft::notice("member_returned", now).member(name).text(format!("{name} answers again")));
+        }
+        if memory.lost {
+            continue;
+        }
+        if let Some((down, reason)) = rest {
+            memory.rest_down = down;
+            out.push(source_event(("rest_down", "rest_up"), ("Patroni", name), down, &reason, now));
+        }
+        if let Some((down, reason)) = sql.filter(|(down, _)| !(*down && switching)) {
+            memory.postgres_down = down;
+            out.push(source_event(("postgres_down", "postgres_up"), ("PostgreSQL", name), down, &reason, now));
+        }
+    }
+    failsafe(state, now, options, out);
+    mismatch(state, now, options, out);
+}
+
+fn source_event(
+    (down_name, up_name): (&'static str, &'static str),
+    (what, member): (&str, &str),
+    down: bool,
+    reason: &str,
+    now: Timestamp,
+) -> Draft {
+    let source = if what == "Patroni" { "rest" } else { "sql" };
+    let draft = if down {
+        let text = format!("{what} of {member} does not answer: {reason}");
+        Draft::warning(down_name, now).text(text).field("reason", reason)
+    } else {
+        Draft::info(up_name, now).text(format!("{what} of {member} answers again"))
+    };
+    draft.by(source).member(member)
+}
+
+/// The lock's owner must write and nobody else may, but for the time that Patroni needs to make it so.
+fn mismatch(state: &mut ClusterState, now: Timestamp, options: &JudgeOptions, out: &mut Drafts) {
+    let found = match state.leader(now, options) {
+        Some(leader) if !state.is_standby_cluster() => {
+            let stranger = state.writable_members(now, options).into_iter().find(|name| name != leader);
+            match stranger {
+                Some(other) => Some(format!("{other} takes writes without the leader key, which {leader} holds")),
+                None if state.writable(leader, now, options) == Some(false) => {
+                    Some(format!("{leader} holds the leader key and takes no writes"))
+                }
+                None => None,
+            }
+        }
+        _ => None,
+    };
+    let Some(text) = found else {
+        state.mismatch_since = None;
+        state.memory.mismatch = None;
+        return;
+    };
+    let since = match &state.mismatch_since {
+        Some((since, before)) if *before == text => *since,
+        _ => now,
+    };
+    state.mismatch_since = Some((since, text.clone()));
+    let hold = options.transient_max.max(state.loop_wait() + std::time::Duration::from_secs(5));
+    if now.since(since) >= hold && state.memory.mismatch.as_ref() != Some(&text) {
+        out.push(
+            Draft::warning("lock_role_mismatch", now)
+                .text(text.clone())
+                .field_if("leader", state.memory.leader.as_ref()),
+        );
+        state.memory.mismatch = Some(text);
+    }
+}
+
+/// The lease below what renewals allow: the leader will lose the key soon.
+pub(super) fn lease(state: &mut ClusterState, lease: LeaseStatus, at: Timestamp, out: &mut Drafts) {
+    let loop_wait = i64::try_from(state.loop_wait().as_secs()).unwrap_or(10);
+    let floor = lease.granted_ttl_seconds - loop_wait - LEASE_SLACK_SECONDS;
+    let low = lease.granted_ttl_seconds > 0 && (0..floor).contains(&lease.ttl_seconds);
+    let before = std::mem::replace(&mut state.memory.lease_low, low);
+    let Some(leader) = state.memory.leader.clone().filter(|_| low != before && lease.ttl_seconds >= 0) else { return };
+    let seconds = lease.ttl_seconds;
+    out.push(if low {
+        Draft::warning("lease_not_renewed", at)
+            .text(format!("{leader} has stopped renewing the leader key: it expires in {seconds} s"))
+            .by("dcs")
+            .member(&leader)
+            .field("ttl_seconds", seconds)
+    } else {
+        Draft::info("lease_renewed", at).text(format!("{leader} renews the leader key again")).by("dcs").member(&leader)
+    });
+}

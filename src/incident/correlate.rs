@@ -1,0 +1,280 @@
+//! Opening, joining and settling.
+
+use crate::incident::{AlertChange, ClusterIncidents, CorrelatorOptions, IncidentChange, IncidentChangeKind, story};
+use crate::model::cluster::{Cluster, Health, Role, SplitBrainState};
+use crate::model::incident::{Impact, Incident, IncidentAlert, IncidentState, Phase, PhaseName};
+use crate::model::{Event, EventSeverity, Timestamp};
+
+/// What an event means for incidents.
+enum Meaning {
+    /// Opens one; goes on until `Ends` with the same name.
+    Opens(&'static str),
+    /// Opens one when it lasts.
+    OpensIfLasting,
+    Ends(&'static str),
+    /// Joins what is open, or is remembered as a sign.
+    Joins,
+}
+
+fn meaning(event: &Event) -> Meaning {
+    let planned = event.fields.get("planned").is_some_and(|planned| planned == "true");
+    match event.event.as_str() {
+        "leader_lost" => Meaning::Opens("no_leader"),
+        "leader_changed" if planned => Meaning::Ends("no_leader"),
+        // Opens when the loss itself was not seen; either way there is a leader again.
+        "leader_changed" => Meaning::Opens("leader_changed"),
+        "leader_returned" => Meaning::Ends("no_leader"),
+        "split_brain_confirmed" => Meaning::Opens("split_brain"),
+        "split_brain_possible" => Meaning::OpensIfLasting,
+        "split_brain_ended" => Meaning::Ends("split_brain"),
+        "dcs_quorum_lost" => Meaning::Opens("dcs_quorum"),
+        "dcs_quorum_restored" => Meaning::Ends("dcs_quorum"),
+        "replica_broken" => Meaning::Opens("replica_broken"),
+        "replica_recovered" => Meaning::Ends("replica_broken"),
+        _ => Meaning::Joins,
+    }
+}
+
+/// Conditions of members are told apart by the member.
+fn condition(word: &str, event: &Event) -> String {
+    match (word, &event.member) {
+        ("replica_broken", Some(member)) => format!("{word} {member}"),
+        _ => word.to_owned(),
+    }
+}
+
+pub(super) fn event(
+    state: &mut ClusterIncidents,
+    event: &Event,
+    options: &CorrelatorOptions,
+) -> Option<IncidentChange> {
+    let opens = match meaning(event) {
+        Meaning::Opens("leader_changed") => {
+            state.going_on.remove("no_leader");
+            true
+        }
+        Meaning::Opens(word) => state.going_on.insert(condition(word, event)) || state.open.is_none(),
+        Meaning::OpensIfLasting => {
+            state.possible_since.get_or_insert(event.time);
+            false
+        }
+        Meaning::Ends(word) => {
+            state.going_on.remove(&condition(word, event));
+            if word == "split_brain" {
+                state.possible_since = None;
+            }
+            false
+        }
+        Meaning::Joins => false,
+    };
+    if let Some(incident) = &mut state.open {
+        join(incident, event, options);
+        return Some(IncidentChange { kind: IncidentChangeKind::Updated, incident: incident.clone() });
+    }
+    if opens {
+        return Some(open(state, event.time, Opening::Event(event), options));
+    }
+    remember(state, event, options);
+    None
+}
+
+fn remember(state: &mut ClusterIncidents, event: &Event, options: &CorrelatorOptions) {
+    state.recent.push_back(event.clone());
+    while state.recent.len() > options.recent_max {
+        state.recent.pop_front();
+    }
+}
+
+enum Opening<'a> {
+    Event(&'a Event),
+    Alert(&'a AlertChange),
+}
+
+fn open(
+    state: &mut ClusterIncidents,
+    at: Timestamp,
+    opening: Opening<'_>,
+    options: &CorrelatorOptions,
+) -> IncidentChange {
+    let (cluster, subject, severity) = match &opening {
+        Opening::Event(event) => (&event.cluster, story::subject(event), event.severity),
+        Opening::Alert(alert) => (&alert.cluster, format!("alert {} fires", alert.name), alert.severity),
+    };
+    let mut incident = Incident {
+        id: format!("{cluster}-{}", at.millis()),
+        cluster: cluster.clone(),
+        title: subject.clone(),
+        subject,
+        severity,
+        state: IncidentState::Open,
+        opened_at: at,
+        settled_at: None,
+        causes: Vec::new(),
+        phases: Vec::new(),
+        impact: Impact::default(),
+        events: Vec::new(),
+        alerts: Vec::new(),
+        events_left_out: 0,
+    };
+    let signs: Vec<_> = state.recent.drain(..).filter(|sign| at.since(sign.time) <= options.look_back).collect();
+    let trigger = story::first_sign(&signs).unwrap_or(at);
+    phase(&mut incident, PhaseName::Trigger, trigger);
+    phase(&mut incident, PhaseName::Detected, at);
+    for sign in &signs {
+        join(&mut incident, sign, options);
+    }
+    match opening {
+        Opening::Event(event) => join(&mut incident, event, options),
+        Opening::Alert(alert) => join_alert(&mut incident, alert),
+    }
+    state.healthy_since = None;
+    state.stable_since = None;
+    state.open = Some(incident.clone());
+    IncidentChange { kind: IncidentChangeKind::Opened, incident }
+}
+
+/// Adds a phase once.
+fn phase(incident: &mut Incident, name: PhaseName, at: Timestamp) {
+    if incident.phases.iter().all(|phase| phase.name != name) {
+        incident.phases.push(Phase { name, at });
+        incident.phases.sort_by_key(|phase| (phase.at, phase.name));
+    }
+}
+
+fn join(incident: &mut Incident, event: &Event, options: &CorrelatorOptions) {
+    if incident.events.iter().any(|known| known.id == event.id) {
+        return;
+    }
+    let kind = event.fields.get("kind").map(String::as_str);
+    match (event.event.as_str(), kind) {
+        ("leader_lost", Some("expired")) => phase(incident, PhaseName::LeaseExpired, event.time),
+        ("leader_lost", Some("released")) => phase(incident, PhaseName::Released, event.time),
+        ("leader_changed" | "leader_returned", _) => phase(incident, PhaseName::LockTaken, event.time),
+        ("split_brain_ended", _) if event.fields.get("confirmed").is_some_and(|word| word == "true") => {
+            let seconds = event.fields.get("seconds").and_then(|seconds| seconds.parse::<f64>().ok());
+            let before = incident.impact.split_brain_seconds.unwrap_or(0.0);
+            incident.impact.split_brain_seconds = seconds.map(|seconds| seconds + before);
+        }
+        _ => {}
+    }
+    incident.severity = incident.severity.max(event.severity);
+    if incident.events.len() < options.events_max {
+        incident.events.push(event.clone());
+    } else {
+        incident.events_left_out += 1;
+    }
+    incident.title = story::title(incident);
+}
+
+fn join_alert(incident: &mut Incident, alert: &AlertChange) {
+    let known = incident.alerts.iter_mut().find(|known| known.name == alert.name && known.resolved_at.is_none());
+    match known {
+        Some(known) if !alert.firing => known.resolved_at = Some(alert.at),
+        Some(_) => {}
+        None if alert.firing => {
+            incident.severity = incident.severity.max(alert.severity);
+            incident.alerts.push(IncidentAlert {
+                name: alert.name.clone(),
+                severity: alert.severity,
+                firing_since: alert.at,
+                resolved_at: None,
+            });
+        }
+        None => {}
+    }
+}
+
+pub(super) fn alert(
+    state: &mut ClusterIncidents,
+    alert: &AlertChange,
+    options: &CorrelatorOptions,
+) -> Option<IncidentChange> {
+    let critical = alert.severity == EventSeverity::Critical;
+    if alert.firing && critical {
+        state.critical_alerts.insert(alert.name.clone());
+    } else if !alert.firing {
+        state.critical_alerts.remove(&alert.name);
+    }
+    if let Some(incident) = &mut state.open {
+        let before = incident.alerts.clone();
+        join_alert(incident, alert);
+        let changed = before != incident.alerts;
+        return changed.then(|| IncidentChange { kind: IncidentChangeKind::Updated, incident: incident.clone() });
+    }
+    (alert.firing && critical).then(|| open(state, alert.at, Opening::Alert(alert), options))
+}
+
+pub(super) fn belief(
+    state: &mut ClusterIncidents,
+    cluster: &Cluster,
+    now: Timestamp,
+    options: &CorrelatorOptions,
+) -> Option<IncidentChange> {
+    let outage = outage(state, cluster, now);
+    if state.open.is_none() {
+        let possible = state.possible_since.is_some_and(|since| now.since(since) >= options.possible_hold);
+        let raised = state.recent.iter().rfind(|event| event.event == "split_brain_possible").cloned();
+        let (true, Some(raised)) = (possible, raised) else { return None };
+        state.recent.retain(|event| event.id != raised.id);
+        return Some(open(state, raised.time, Opening::Event(&raised), options));
+    }
+    settle_times(state, cluster, now);
+    let lasted = |since: Option<Timestamp>, after| since.is_some_and(|since| now.since(since) >= after);
+    let settled =
+        lasted(state.healthy_since, options.settle_after) || lasted(state.stable_since, options.settle_degraded_after);
+    let incident = state.open.as_mut()?;
+    let before = (incident.phases.clone(), incident.impact.clone());
+    progress(incident, cluster, now, outage);
+    let changed = before != (incident.phases.clone(), incident.impact.clone());
+    if !settled {
+        return changed.then(|| IncidentChange { kind: IncidentChangeKind::Updated, incident: incident.clone() });
+    }
+    let mut incident = state.open.take()?;
+    incident.state = IncidentState::Settled;
+    incident.settled_at = Some(now);
+    state.going_on.clear();
+    state.healthy_since = None;
+    state.stable_since = None;
+    Some(IncidentChange { kind: IncidentChangeKind::Settled, incident })
+}
+
+/// Keeps since when the cluster has been healthy, and since when at least stable.
+fn settle_times(state: &mut ClusterIncidents, cluster: &Cluster, now: Timestamp) {
+    let quiet = state.critical_alerts.is_empty();
+    let confirmed = cluster.split_brain.as_ref().is_some_and(|split| split.state == SplitBrainState::Confirmed);
+    let healthy = quiet && cluster.health == Health::Ok;
+    let leads = cluster.leader.as_ref().is_some_and(|leader| {
+        cluster.writable.contains(leader)
+            || cluster.members.iter().any(|member| member.name == *leader && member.role == Role::StandbyLeader)
+    });
+    let stable = quiet && !confirmed && leads && state.going_on.is_empty() && cluster.health != Health::Critical;
+    state.healthy_since = healthy.then(|| state.healthy_since.unwrap_or(now));
+    state.stable_since = stable.then(|| state.stable_since.unwrap_or(now));
+}
+
+/// Seconds from the last belief with a writable member to this one, when there was none in between.
+fn outage(state: &mut ClusterIncidents, cluster: &Cluster, now: Timestamp) -> Option<f64> {
+    if cluster.writable.is_empty() {
+        return None;
+    }
+    let before = state.written_at.replace(now)?;
+    // Beliefs come about once a second; more than that between two writable ones is a gap.
+    let gap = now.since(before);
+    (gap.as_secs_f64() > 1.6).then_some(gap.as_secs_f64())
+}
+
+/// Phases and impact that only the belief shows.
+fn progress(incident: &mut Incident, cluster: &Cluster, now: Timestamp, outage: Option<f64>) {
+    let taken = incident.phases.iter().any(|phase| phase.name == PhaseName::LockTaken);
+    let leader = cluster.leader.as_ref().filter(|leader| cluster.writable.contains(leader));
+    if let Some(leader) = leader.filter(|_| taken) {
+        phase(incident, PhaseName::Promoted, now);
+        let streams = cluster.members.iter().filter(|member| member.name != *leader && member.present);
+        if streams.clone().count() > 0 && streams.clone().all(|member| member.state == "streaming") {
+            phase(incident, PhaseName::LastReplicaStreaming, now);
+        }
+    }
+    if let Some(seconds) = outage {
+        *incident.impact.write_outage_seconds.get_or_insert(0.0) += seconds;
+    }
+}

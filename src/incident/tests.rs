@@ -1,0 +1,1 @@
+//! Incidents of scripted events and beliefs.

@@ -1,0 +1,129 @@
+//! Incidents: what belongs together in one cluster and one window, with its own copies of the events it rests on.
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::{Event, EventSeverity, Timestamp};
+
+/// Whether anybody still has to act.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum IncidentState {
+    Open,
+    /// Somebody has taken it; it settles like an open one.
+    Acknowledged,
+    Settled,
+}
+
+/// One incident of one cluster.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Incident {
+    /// Made of the cluster and the time of opening, so the same incident gets the same id when derived again.
+    pub id: String,
+    pub cluster: String,
+    /// What is known now, in one line. Grows while the incident is open.
+    pub title: String,
+    /// What was known when it opened, in one line. Never changes: the subject of its notifications.
+    pub subject: String,
+    /// The worst of what joined.
+    pub severity: EventSeverity,
+    pub state: IncidentState,
+    pub opened_at: Timestamp,
+    pub settled_at: Option<Timestamp>,
+    /// Ranked; empty while unknown.
+    #[serde(default)]
+    pub causes: Vec<Cause>,
+    /// In the order of their times; only what is known.
+    #[serde(default)]
+    pub phases: Vec<Phase>,
+    #[serde(default)]
+    pub impact: Impact,
+    /// Oldest first.
+    #[serde(default)]
+    pub events: Vec<Event>,
+    #[serde(default)]
+    pub alerts: Vec<IncidentAlert>,
+    /// Events that were left out because there were too many.
+    #[serde(default)]
+    pub events_left_out: u64,
+}
+
+/// A likely cause, with what proves it and what speaks against it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Cause {
+    pub name: String,
+    pub title: String,
+    pub confidence: Confidence,
+    pub score: f64,
+    #[serde(default)]
+    pub evidence: Vec<Evidence>,
+    #[serde(default)]
+    pub against: Vec<Evidence>,
+    /// Signs that were expected and not found.
+    #[serde(default)]
+    pub missing: Vec<String>,
+}
+
+/// How sure a cause is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Confidence {
+    Low,
+    Medium,
+    High,
+}
+
+/// One record that proves something.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Evidence {
+    pub source: String,
+    pub time: Timestamp,
+    pub text: String,
+    pub link: Option<String>,
+}
+
+/// A step of a failure and its repair.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Phase {
+    pub name: PhaseName,
+    pub at: Timestamp,
+}
+
+/// The steps that a failover has, in their usual order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PhaseName {
+    /// The first sign of trouble.
+    Trigger,
+    /// What opened the incident.
+    Detected,
+    LeaseExpired,
+    Released,
+    LockTaken,
+    /// The new leader's PostgreSQL takes writes.
+    Promoted,
+    FirstWrite,
+    LastReplicaStreaming,
+}
+
+/// What it cost. `None` means not measured.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Impact {
+    /// Seconds in which no member was seen to take writes, by our own probes. Clients behind a proxy may wait longer.
+    #[serde(default)]
+    pub write_outage_seconds: Option<f64>,
+    /// Seconds in which two members took writes.
+    #[serde(default)]
+    pub split_brain_seconds: Option<f64>,
+    /// WAL that may be lost, as `FROM..TO`.
+    #[serde(default)]
+    pub lost_wal: Option<String>,
+}
+
+/// An alert of the cluster that fired while the incident was open.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IncidentAlert {
+    pub name: String,
+    pub severity: EventSeverity,
+    pub firing_since: Timestamp,
+    pub resolved_at: Option<Timestamp>,
+}
