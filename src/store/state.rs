@@ -283,4 +283,20 @@ impl ReadTx {
         let Some(rows) = self.open(table)? else { return Ok(Vec::new()) };
         scan_table(&rows, table, prefix, limit)
     }
+
+    /// The rows with the highest keys, highest first, at most `limit`.
+    pub fn scan_last<T: DeserializeOwned>(
+        &self,
+        table: &Table<T>,
+        limit: usize,
+    ) -> Result<Vec<(String, T)>, StateError> {
+        let Some(rows) = self.open(table)? else { return Ok(Vec::new()) };
+        let failed = engine("scan a table");
+        let mut found = Vec::new();
+        for row in rows.iter().map_err(|error| failed(error.into()))?.rev().take(limit) {
+            let (key, value) = row.map_err(|error| failed(error.into()))?;
+            found.push((key.value().to_owned(), decode(table, key.value(), value.value())?));
+        }
+        Ok(found)
+    }
 }
