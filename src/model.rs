@@ -2,6 +2,7 @@
 //!
 //! Invariant: no tokio, no files, no clock, no locks. Everything here can be built in a test from literals.
 
+pub mod alert;
 pub mod batch;
 pub mod cluster;
 pub mod event;
@@ -14,6 +15,7 @@ pub mod observation;
 pub mod sample;
 pub mod time;
 
+pub use alert::Alert;
 pub use batch::Batch;
 pub use event::{Event, EventSeverity};
 pub use incident::Incident;

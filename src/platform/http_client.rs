@@ -28,6 +28,8 @@ pub enum HttpError {
 pub struct HttpAnswer {
     pub status: u16,
     pub content_type: String,
+    /// `Retry-After` in seconds, if the server named a number.
+    pub retry_after: Option<Duration>,
     pub body: Bytes,
 }
 
@@ -79,6 +81,8 @@ impl HttpClient {
             let status = answer.status().as_u16();
             let content_type = answer.headers().get("content-type").and_then(|value| value.to_str().ok());
             let content_type = content_type.unwrap_or("").to_owned();
+            let retry_after = answer.headers().get("retry-after").and_then(|value| value.to_str().ok()?.parse().ok());
+            let retry_after = retry_after.map(Duration::from_secs);
             let mut body = BytesMut::new();
             let mut stream = answer.bytes_stream();
             while let Some(chunk) = stream.next().await {
@@ -88,7 +92,7 @@ impl HttpClient {
                 }
                 body.extend_from_slice(&chunk);
             }
-            Ok(HttpAnswer { status, content_type, body: body.freeze() })
+            Ok(HttpAnswer { status, content_type, retry_after, body: body.freeze() })
         };
         match tokio::time::timeout(self.timeout, exchange).await {
             Ok(result) => result,
