@@ -66,6 +66,9 @@ def repair_processes(lab, did):
             probe.sql(lab, member, "select pg_reload_conf()")
             proc.forget(lab, member, BLOCKER)
             did(f"{member}: blocking query ended")
+    for host, component in proc.components(lab):
+        if component.startswith("lab-"):
+            proc.forget(lab, host, component)  # a step of a fault that was interrupted
     for host, component in sorted(proc.components(lab), key=lambda one: one[1] != "etcd"):
         pid = proc.pid_of(lab, host, component)
         if pid is None:
