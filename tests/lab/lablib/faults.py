@@ -1,7 +1,8 @@
 """The faults: what each does, what follows, and how it was done. `heal` undoes them all.
 
-A fault is one function that breaks one thing, returns what it did, and one line in FAULTS. It leaves no state of
-its own: heal looks at the lab, not at a list, so it also repairs what a killed `lab fault` half did.
+A fault is one function that breaks one thing and returns what it did (with the time of the decisive step, where it
+first has to prepare), and one line in FAULTS. It leaves no state of its own: heal looks at the lab, not at a list, so
+it also repairs what a killed `lab fault` half did.
 The times in `expect` hold for Patroni's default timing; with --fast a failover takes about 10 s less.
 """
 
@@ -36,6 +37,8 @@ def inject(lab, name, member=None):
     member = lab.member_at(member) if member else default_target(lab, fault.target)
     time = now()
     did = fault.inject(lab, member)
+    if isinstance(did, tuple):
+        did, time = did
     record(lab, "fault", name, member, did, time)
     return f"{time} {name} {member}: {did}\nexpect  {fault.expect}\nheal    {fault.heal}: tests/lab/lab heal {lab.name}"
 
@@ -152,8 +155,9 @@ def promote_while_paused(lab, member):
     probe.patch_config(lab, {"pause": True})
     wait_for("all members to know of the pause", lambda: all(
         (said or {}).get("pause") for said in probe.each(lab.members, lambda name: probe.patroni(lab, name)).values()), 40)
+    time = now()
     proc.as_postgres([f"{probe.postgres_bin()}/pg_ctl", "promote", "-s", "-D", lab.data_dir(member)])
-    return "Patroni paused, then pg_ctl promote: a second writable primary"
+    return "Patroni paused, then pg_ctl promote: a second writable primary", time
 
 
 # --- storage and queries -------------------------------------------------------------------------------------------------
@@ -168,12 +172,13 @@ def disk_full(lab, member):
         # A fresh WAL segment: it is data that must find the disk full, not the log (which would end in a PANIC at once).
         probe.must_sql(lab, member, "select pg_switch_wal()")
         probe.must_sql(lab, member, "checkpoint")
+    time = now()
     size = fill(mount / FILLER, mount)
     said = "no write was tried"
     if leads:
         probe.sql(lab, member, "insert into lab_fill select repeat('x', 1000) from generate_series(1, 200)")
         said = "an INSERT that needs a new page was tried"
-    return f"the file system of the data was filled with {size // 2**20} MiB; {said}"
+    return f"the file system of the data was filled with {size // 2**20} MiB; {said}", time
 
 
 def fill(path, mount):
@@ -207,8 +212,9 @@ def replay_blocked(lab, member):
     query = f"select pid from pg_stat_activity where application_name = 'lab-{BLOCKER}' and query like '%pg_sleep%'"
     pid = wait_for("the blocking query", lambda: probe.sql(lab, member, query), 10)
     probe.must_sql(lab, leader, "delete from lab_block")
+    time = now()
     probe.must_sql(lab, leader, "vacuum lab_block")
-    return f"a query (pid {pid}) needs rows that the leader vacuumed away, and max_standby_streaming_delay is -1"
+    return f"a query (pid {pid}) needs rows that the leader vacuumed away, and max_standby_streaming_delay is -1", time
 
 
 FAULTS = [

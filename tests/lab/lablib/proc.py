@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 from . import net
-from .base import LabError, run, tail, wait_for
+from .base import EndedAtOnce, LabError, run, tail, wait_for
 from .model import write_file
 
 MARK = "DARAJI_LAB"
@@ -108,7 +108,7 @@ def must_stay(lab, host, component, seconds=1.0):
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if not alive(lab, host, component):
-            raise LabError(f"{component} on {host} ended at once; the end of {log_of(lab, host, component)}:\n"
+            raise EndedAtOnce(f"{component} on {host} ended at once; the end of {log_of(lab, host, component)}:\n"
                            + tail(log_of(lab, host, component)))
         time.sleep(0.1)
 

@@ -191,6 +191,7 @@ auth_file = {directory}/pgbouncer.users
 stats_users = stats
 pool_mode = transaction
 default_pool_size = 10
+server_login_retry = 3
 ignore_startup_parameters = extra_float_digits
 log_stats = 1
 stats_period = 60

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from . import down, model, net, probe, proc, settings
-from .base import HOME, LabError, Progress, run, tail, wait_for
+from .base import HOME, EndedAtOnce, LabError, Progress, run, tail, wait_for
 from .model import HAPROXY_METRICS_PORT, MONITOR, PATRONI_PORT, PGBOUNCER_PORT, POSTGRES_PORT, SERVER_PORT
 
 DATA_MEGABYTES = 900
@@ -28,8 +28,7 @@ def up(name, options, progress=None, keep=False):
     try:
         build(lab, progress)
     except BaseException as error:
-        if isinstance(error, LabError):
-            progress.say(f"failed: {error}")
+        if isinstance(error, LabError) and not isinstance(error, EndedAtOnce):
             show_logs(lab)
         if not keep:
             progress.say(f"removing lab {name}")
