@@ -18,6 +18,10 @@ class LabError(Exception):
     """Something that the user must know; shown without a traceback."""
 
 
+class EndedAtOnce(LabError):
+    """A program that ended as soon as it was started; the message has the end of its log."""
+
+
 class Progress:
     """Lines on stderr with the seconds since the start."""
 

@@ -8,6 +8,7 @@ import asyncio
 import sys
 from pathlib import Path
 
+sys.dont_write_bytecode = True
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from lablib import net  # noqa: E402  (the path must be set first)
 

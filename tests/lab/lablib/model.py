@@ -145,6 +145,9 @@ def create(name, options):
     """Takes the name and the lowest free index, under a lock: labs may start at the same time."""
     check_name(name)
     STATE_ROOT.mkdir(parents=True, exist_ok=True)
+    # Its parent may be open to all: nobody else may have put it there.
+    if STATE_ROOT.stat().st_uid != os.geteuid():
+        raise LabError(f"{STATE_ROOT} belongs to another user: remove it, or set DARAJI_LAB_STATE")
     with locked():
         if (STATE_ROOT / name).exists():
             raise LabError(f"there is a lab {name!r} already: see lab status {name}, or remove it with lab down {name}")

@@ -190,6 +190,10 @@ def postgres_bin():
     return folders[-1].removesuffix("/postgres")
 
 
+def postgres_major():
+    return int(postgres_bin().split("/")[4])
+
+
 def psql_argv(lab, member, database="postgres"):
     """psql of the superuser over the member's own socket: works whatever the network does."""
     return [f"{postgres_bin()}/psql", "-XAtq", "-v", "ON_ERROR_STOP=1", "-h", str(lab.socket_dir(member)),

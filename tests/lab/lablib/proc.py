@@ -13,12 +13,14 @@ import time
 from pathlib import Path
 
 from . import net
-from .base import LabError, run, tail, wait_for
+from .base import EndedAtOnce, LabError, run, tail, wait_for
 from .model import write_file
 
 MARK = "DARAJI_LAB"
 # These write their log themselves; what they print otherwise goes to a second file.
 OWN_LOG = ("etcd", "patroni")
+# What these print on stderr repeats their log in another form.
+ERRORS_APART = ("haproxy",)
 
 
 def start(lab, host, component, argv, user="postgres", env=None, outside=False):
@@ -37,9 +39,9 @@ def start(lab, host, component, argv, user="postgres", env=None, outside=False):
     log = lab.log_dir(host) / f"{component}.{'out' if component in OWN_LOG else 'log'}"
     clean = {"PATH": os.environ["PATH"], "LANG": "C.UTF-8", "HOME": str(lab.host_dir(host)), "TZ": "UTC",
              MARK: f"{lab.dir}", **(env or {})}
-    with open(log, "ab") as out:
+    with open(log, "ab") as out, open(log.with_suffix(".err") if component in ERRORS_APART else log, "ab") as errors:
         try:
-            child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=clean,
+            child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=errors, env=clean,
                                      cwd=lab.host_dir(host), start_new_session=True)
         except OSError as error:
             raise LabError(f"cannot start {component} on {host}: {error}") from None
@@ -106,7 +108,7 @@ def must_stay(lab, host, component, seconds=1.0):
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if not alive(lab, host, component):
-            raise LabError(f"{component} on {host} ended at once; the end of {log_of(lab, host, component)}:\n"
+            raise EndedAtOnce(f"{component} on {host} ended at once; the end of {log_of(lab, host, component)}:\n"
                            + tail(log_of(lab, host, component)))
         time.sleep(0.1)
 

@@ -81,7 +81,7 @@ def as_text(report):
     lines = [f"lab {report['name']}: {'healthy' if report['healthy'] else 'NOT HEALTHY'}"
              f"{', paused' if report['paused'] else ''}; leader key: {key}; {report['url'] or 'no server'}", "", *table(rows), "",
              f"monitor: {process_text(report['monitor'])}"]
-    lines += [f"{entry['time']} {entry['action']} {entry.get('fault', '')} {entry.get('member') or ''}: {entry['did']}"
+    lines += [f"{entry['time']} {' '.join(filter(None, (entry['action'], entry['fault'], entry['member'])))}: {entry['did']}"
               for entry in report["faults"]]
     return "\n".join(lines)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from .base import HOME
 from .model import (ETCD_PEER_PORT, ETCD_PORT, HAPROXY_METRICS_PORT, HAPROXY_PRIMARY_PORT, HAPROXY_REPLICA_PORT,
                     MONITOR, PATRONI_PORT, PGBOUNCER_PORT, POSTGRES_PORT, SERVER_PORT, write_file)
-from .probe import postgres_bin
+from .probe import postgres_bin, postgres_major
 
 LOG_LINE_PREFIX = "%m [%p] sid=%c,line=%l,user=%u,db=%d,app=%a,client=%h,vxid=%v,xid=%x,sqlstate=%e "
 
@@ -51,7 +51,7 @@ def postgres_parameters(lab):
         "wal_log_hints": "on", "hot_standby": "on", "track_io_timing": "on",
         "shared_preload_libraries": "pg_stat_statements",
         "archive_mode": "on", "archive_command": f"{lab.dir}/archive.sh %p %f", "archive_timeout": "600s",
-        "logging_collector": "on", "log_destination": "stderr,csvlog,jsonlog", "log_filename": "postgresql.log",
+        "logging_collector": "on", "log_destination": "stderr,csvlog" + (",jsonlog" if postgres_major() >= 15 else ""), "log_filename": "postgresql.log",
         "log_file_mode": "0644", "log_rotation_age": 0, "log_rotation_size": 0, "log_timezone": "UTC",
         "log_line_prefix": LOG_LINE_PREFIX, "log_checkpoints": "on", "log_connections": "on",
         "log_disconnections": "on", "log_lock_waits": "on", "log_replication_commands": "on",
@@ -191,6 +191,7 @@ auth_file = {directory}/pgbouncer.users
 stats_users = stats
 pool_mode = transaction
 default_pool_size = 10
+server_login_retry = 3
 ignore_startup_parameters = extra_float_digits
 log_stats = 1
 stats_period = 60
@@ -226,8 +227,8 @@ def write_server(lab):
             "haproxy": [f"http://{address}:{HAPROXY_METRICS_PORT}/metrics"],
             "pgbouncer": [f"postgres://stats@{address}:{PGBOUNCER_PORT}/pgbouncer"],
         }],
-        "logs": [{"source": "haproxy", "path": f"{directory}/haproxy.log"},
-                 {"source": "pgbouncer", "path": f"{directory}/pgbouncer.log"}],
+        "logs": [{"source": "haproxy", "path": f"{directory}/haproxy.log", "cluster": lab.name},
+                 {"source": "pgbouncer", "path": f"{directory}/pgbouncer.log", "cluster": lab.name}],
         "storage": {"path": str(lab.host_dir(MONITOR) / "daraji"),
                     "metrics": {"retention": "2d"}, "logs": {"retention": "2d", "max_bytes": "2GiB"}},
     }

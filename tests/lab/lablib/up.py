@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from . import down, model, net, probe, proc, settings
-from .base import HOME, LabError, Progress, run, tail, wait_for
+from .base import HOME, EndedAtOnce, LabError, Progress, run, tail, wait_for
 from .model import HAPROXY_METRICS_PORT, MONITOR, PATRONI_PORT, PGBOUNCER_PORT, POSTGRES_PORT, SERVER_PORT
 
 DATA_MEGABYTES = 900
@@ -28,8 +28,7 @@ def up(name, options, progress=None, keep=False):
     try:
         build(lab, progress)
     except BaseException as error:
-        if isinstance(error, LabError):
-            progress.say(f"failed: {error}")
+        if isinstance(error, LabError) and not isinstance(error, EndedAtOnce):
             show_logs(lab)
         if not keep:
             progress.say(f"removing lab {name}")
@@ -203,10 +202,10 @@ def start_daraji(lab, progress):
     for role in ("agent", "operator", "admin"):
         _, out, _ = run([program, "token", "add", "--data", data, "--role", role, f"lab-{role}"])
         model.write_file(lab.dir / f"token.{role}", out.strip() + "\n", mode=0o600, owner=settings.invoking_user())
-    proc.start(lab, MONITOR, "daraji", [program, "serve", "--config", lab.dir / "daraji.yml"], user="root")
+    proc.start(lab, MONITOR, "server", [program, "serve", "--config", lab.dir / "daraji.yml"], user="root")
 
     def ready():
-        proc.must_stay(lab, MONITOR, "daraji", seconds=0.1)
+        proc.must_stay(lab, MONITOR, "server", seconds=0.1)
         return probe.http(lab, f"http://127.0.0.1:{loopback_port(lab)}/-/ready")[0] == 200
     wait_for("the server to be ready", ready, 30, progress)
     progress.say("daraji server: ready")
@@ -241,7 +240,7 @@ def start_forwarder(lab):
 def show_logs(lab):
     """The ends of the logs that most likely say why a lab did not come up."""
     paths = [lab.log_dir(member) / log for member in lab.members for log in ("etcd.log", "patroni.log", "postgresql.log")]
-    paths += sorted(lab.log_dir(MONITOR).glob("*.log"))
+    paths += sorted(lab.log_dir(MONITOR).glob("*.log")) + sorted(lab.log_dir(MONITOR).glob("*.err"))
     for path in paths:
         if path.exists():
             print(f"--- {path}\n{tail(path, 6)}", file=sys.stderr)
