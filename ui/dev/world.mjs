@@ -144,7 +144,7 @@ export class World {
         pending_restart: name === 'billing' && i === 2, tags: name === 'crm' && i === 2 ? { nofailover: true } : {}, connections: away ? null : role === 'primary' ? Math.round(42 + 30 * wave(3, now, 20)) : 4, present: true,
         sources: away
           ? [claim('rest', '', `connect to ${host}:8008: ${dead ? 'no route to host' : 'connection refused'}`), claim('sql', '', `connect to ${host}:5432: ${dead ? 'timed out after 2 s' : 'connection refused'}`), { source: 'dcs', seen_at: iso(now - 900), up: true, error: null, says: 'member key says running, which may be old' }, { source: 'agent', seen_at: seen, up: null, error: null, says: 'last spool push before the loss' }]
-          : [claim('rest', `${role}, ${word}, timeline ${timeline}`), claim('sql', role === 'primary' ? 'not in recovery, accepts writes' : 'in recovery, replaying'), claim('dcs', role === 'primary' ? 'owns the leader key' : 'member key: replica'), claim('agent', 'ships os, postgresql and patroni logs')],
+          : [claim('rest', `${role}, ${word}, timeline ${timeline}`), claim('sql', role === 'primary' ? 'not in recovery, accepts writes' : 'in recovery, replaying'), claim('dcs', m === leaderNow ? 'owns the leader key' : `member key: ${role}`), claim('agent', 'ships os, postgresql and patroni logs')],
       };
     });
     const reasons = [...spec.reasons];
