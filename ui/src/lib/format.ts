@@ -22,7 +22,7 @@ const digits = (v: number) => {
   if (a === 0 || Number.isInteger(v)) return v.toFixed(0);
   if (a >= 100) return v.toFixed(0);
   if (a >= 10) return v.toFixed(1);
-  return a >= 0.01 ? String(Number(v.toFixed(2))) : v.toPrecision(2);
+  return a >= 0.01 ? String(Number(v.toFixed(2))) : String(Number(v.toPrecision(2)));
 };
 
 export function bytes(value: number | null | undefined): string {
