@@ -1,0 +1,72 @@
+// The charts of a cluster's page as data: add one here and it is on the page. Names follow the community's exporters.
+import type { Unit } from '../lib/format';
+
+export interface ChartSpec {
+  id: string;
+  title: string;
+  unit: Unit;
+  /** `sel` is the label matcher of the cluster, `rate` a range that holds at least four samples. */
+  queries: { expr: (sel: string, rate: string) => string; label?: string }[];
+  stacked?: boolean;
+  max?: number;
+  empty: string;
+}
+
+export const CLUSTER_CHARTS: ChartSpec[] = [
+  {
+    id: 'lag', title: 'Replication lag', unit: 'bytes',
+    queries: [{ expr: (s) => `max by (member) (daraji_replication_lag_bytes{${s}})` }],
+    empty: 'No replica has reported its position.',
+  },
+  {
+    id: 'tps', title: 'Transactions', unit: 'per second',
+    queries: [
+      { label: 'commits', expr: (s, r) => `sum(rate(pg_stat_database_xact_commit{${s}}[${r}]))` },
+      { label: 'rollbacks', expr: (s, r) => `sum(rate(pg_stat_database_xact_rollback{${s}}[${r}]))` },
+    ],
+    empty: 'No statistics from PostgreSQL yet.',
+  },
+  {
+    id: 'connections', title: 'Connections by state', unit: 'count', stacked: true,
+    queries: [{ expr: (s) => `sum by (state) (pg_stat_activity_count{${s}})` }],
+    empty: 'No statistics from PostgreSQL yet.',
+  },
+  {
+    id: 'wal', title: 'WAL written', unit: 'bytes/s',
+    queries: [{ expr: (s, r) => `sum by (member) (rate(pg_stat_wal_bytes_total{${s}}[${r}]) > 0) or sum by (member) (rate(patroni_xlog_location{${s}}[${r}]) > 0)` }],
+    empty: 'No WAL position yet.',
+  },
+  {
+    id: 'checkpoints', title: 'Checkpoints', unit: 'count',
+    queries: [
+      { label: 'timed', expr: (s, r) => `sum(increase(pg_stat_bgwriter_checkpoints_timed_total{${s}}[${r}])) or sum(increase(pg_stat_checkpointer_num_timed_total{${s}}[${r}]))` },
+      { label: 'requested', expr: (s, r) => `sum(increase(pg_stat_bgwriter_checkpoints_req_total{${s}}[${r}])) or sum(increase(pg_stat_checkpointer_num_requested_total{${s}}[${r}]))` },
+    ],
+    empty: 'No checkpointer statistics yet.',
+  },
+  {
+    id: 'locks', title: 'Locks by mode', unit: 'count', stacked: true,
+    queries: [{ expr: (s) => `sum by (mode) (pg_locks_count{${s}}) > 0` }],
+    empty: 'No locks are held.',
+  },
+  {
+    id: 'cache', title: 'Cache hit ratio', unit: 'percent', max: 1,
+    queries: [{ expr: (s, r) => `sum by (member) (rate(pg_stat_database_blks_hit{${s}}[${r}])) / (sum by (member) (rate(pg_stat_database_blks_hit{${s}}[${r}])) + sum by (member) (rate(pg_stat_database_blks_read{${s}}[${r}])))` }],
+    empty: 'No block was read in this range.',
+  },
+  {
+    id: 'cpu', title: 'CPU busy', unit: 'percent', max: 1,
+    queries: [{ expr: (s, r) => `1 - avg by (member) (rate(node_cpu_seconds_total{${s}, mode="idle"}[${r}]))` }],
+    empty: 'No agent on these hosts: start `daraji agent` there.',
+  },
+  {
+    id: 'disk', title: 'Fullest filesystem', unit: 'percent', max: 1,
+    queries: [{ expr: (s) => `max by (member) (1 - node_filesystem_avail_bytes{${s}} / node_filesystem_size_bytes{${s}})` }],
+    empty: 'No agent on these hosts: start `daraji agent` there.',
+  },
+];
+
+export const selector = (cluster: string): string => `cluster=${JSON.stringify(cluster)}`;
+
+/** Collectors run every ten seconds; a rate needs a few samples, and no less than a step, or spikes fall between steps. */
+export const rateWindow = (stepS: number): string => `${Math.max(60, stepS * 2)}s`;
