@@ -6,7 +6,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use std::process::ExitCode;
+
+use anyhow::Context as _;
 use serde::Deserialize;
+use tracing::error;
 
 use crate::collect::logs::LogSource;
 use crate::collect::logs::ship::{SampleHook, SharedStatus, Ship, ShipConfig, ShipError};
@@ -15,7 +19,7 @@ use crate::platform::clock::Clock;
 use crate::platform::disk::Disk;
 use crate::platform::http_client::HttpError;
 use crate::platform::tasks::{TaskGroup, blocking};
-use crate::platform::units;
+use crate::platform::{telemetry, units, yaml};
 
 pub use push::PushSender;
 
@@ -81,6 +85,35 @@ pub enum AgentError {
     Ship(#[from] ShipError),
     #[error("set up the connection to the server")]
     Http(#[from] HttpError),
+}
+
+/// Runs the agent until a signal; `server` overrides what the file says.
+pub async fn main(path: PathBuf, server: Option<String>, clock: Clock) -> anyhow::Result<ExitCode> {
+    telemetry::init_logging();
+    let text = std::fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+    let mut config: AgentConfig = match yaml::from_yaml(&path.display().to_string(), &text) {
+        Ok(config) => config,
+        Err(problems) => {
+            for problem in problems {
+                error!("{problem}");
+            }
+            return Ok(ExitCode::from(2));
+        }
+    };
+    if let Some(server) = server {
+        config.server = server;
+    }
+    let group = TaskGroup::new("agent");
+    let host = host_hook(&config);
+    start(config, clock, &group, host).await?;
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    tokio::select! {
+        interrupted = tokio::signal::ctrl_c() => interrupted?,
+        _ = terminate.recv() => {}
+        () = group.stop_token().cancelled() => error!("a part of the agent died, stopping"),
+    }
+    group.stop(STOP_GRACE).await;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Runs until the group is stopped. `host` gives the samples of this host, if they are wanted.

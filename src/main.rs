@@ -1,3 +1,9 @@
 //! The program.
 
-fn main() {}
+use std::process::ExitCode;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    daraji::platform::tls::install();
+    daraji::cli::run().await
+}

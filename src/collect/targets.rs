@@ -12,6 +12,11 @@ use serde::Serialize;
 use crate::model::Timestamp;
 use crate::platform::http_client::redact;
 
+/// The source of targets that are agents.
+const AGENT: &str = "agent";
+/// Agents say at least every ten seconds that they live.
+const AGENT_SILENT_AFTER: Duration = Duration::from_secs(30);
+
 /// Identity of a target.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TargetKey {
@@ -117,6 +122,45 @@ impl Targets {
         status.error = attempt.error;
         status.error_hint = attempt.hint;
         change
+    }
+
+    /// Notes that an agent pushed. Agents are found, not configured: the first push lists one.
+    pub fn heard_agent(
+        &self,
+        cluster: &str,
+        member: &str,
+        address: &str,
+        status: &crate::wire::agent::AgentStatus,
+        now: Timestamp,
+    ) {
+        let key = TargetKey::new(cluster, member, AGENT, address);
+        self.expect(&key, AGENT_SILENT_AFTER / 3);
+        let problems = status.files.iter().filter_map(|file| {
+            file.error.as_ref().map(|error| format!("{}: {error}", file.path))
+        });
+        let problems: Vec<String> = problems.chain(status.errors.iter().cloned()).collect();
+        let mut targets = self.0.lock();
+        let Some(target) = targets.get_mut(&key) else { return };
+        target.up = Some(true);
+        target.last_ok_at = Some(now);
+        target.last_try_at = Some(now);
+        target.error = (!problems.is_empty()).then(|| problems.join("; "));
+        target.error_hint = None;
+        target.agent = Some(AgentStatus { version: status.version.clone(), spool_bytes: status.spool_bytes });
+    }
+
+    /// Marks agents as down that have not pushed for too long; returns their cluster and member.
+    pub fn silent_agents(&self, now: Timestamp) -> Vec<(String, String)> {
+        let mut silent = Vec::new();
+        for (key, target) in self.0.lock().iter_mut().filter(|(key, _)| key.source == AGENT) {
+            if target.last_ok_at.is_none_or(|at| now.since(at) > AGENT_SILENT_AFTER) {
+                target.up = Some(false);
+                target.error = Some("the agent has not pushed".to_owned());
+                target.error_hint = Some("look at the agent's own log on that host".to_owned());
+                silent.push((key.cluster.clone(), key.member.clone()));
+            }
+        }
+        silent
     }
 
     /// Takes a target off the list.

@@ -1,0 +1,161 @@
+//! The command line: what each command takes, and where it goes.
+//!
+//! Data goes to stdout, everything else to stderr. Exit codes: 0 fine, 1 failed (for `status`: something is critical),
+//! 2 usage or configuration.
+
+mod check;
+mod client;
+mod logs;
+mod query;
+mod status;
+mod token;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::platform::clock::Clock;
+
+/// The watchman of PostgreSQL high availability.
+#[derive(Debug, Parser)]
+#[command(
+    name = "daraji",
+    version,
+    about = "Watches PostgreSQL HA clusters and explains why a failover happened",
+    after_help = "Examples:
+  daraji serve --patroni http://10.0.0.11:8008      watch a cluster, find the rest, UI on http://127.0.0.1:7432
+  daraji status                                     who is leader, who lags, who says so and how old it is
+  daraji logs '{cluster=\"demo\"} |= \"promoted\"' --from 1h
+  daraji query 'daraji_replication_lag_bytes'
+  daraji check /etc/daraji/daraji.yml"
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the server
+    Serve(ServeArgs),
+    /// Run on a database host: tail logs, read OS statistics, push to the server, spool while it is away
+    Agent(AgentArgs),
+    /// Check configuration, rule and agent files: every problem with file, line and column
+    Check(check::CheckArgs),
+    /// Run rule unit tests in promtool's `test rules` format
+    Test(check::TestArgs),
+    /// Evaluate PromQL
+    Query(query::QueryArgs),
+    /// Search logs with LogQL
+    Logs(logs::LogsArgs),
+    /// Members, roles, lag, lock, who says what and how old it is
+    Status(status::StatusArgs),
+    /// Incidents, or one with its timeline
+    Incidents(status::IncidentsArgs),
+    /// Make, list and revoke access tokens
+    Token(token::TokenArgs),
+}
+
+/// What `daraji serve` takes.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "Examples:
+  daraji serve --patroni http://10.0.0.11:8008
+  daraji serve --config /etc/daraji/daraji.yml
+  daraji serve                                      no cluster: keeps and answers what is pushed")]
+pub struct ServeArgs {
+    /// Configuration file
+    #[arg(long, env = "DARAJI_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Patroni's REST API of any member; the others are found. May be repeated
+    #[arg(long, value_name = "URL")]
+    pub patroni: Vec<String>,
+    /// Address to listen on [default: 127.0.0.1:7432]
+    #[arg(long, value_name = "ADDR")]
+    pub listen: Option<String>,
+    /// Directory for everything that is kept [default: data]
+    #[arg(long, env = "DARAJI_DATA", value_name = "DIR")]
+    pub data: Option<PathBuf>,
+}
+
+/// What `daraji agent` takes.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "Example:
+  daraji agent --config /etc/daraji/agent.yml --server https://monitor:7432")]
+pub struct AgentArgs {
+    /// URL of the server; overrides the file
+    #[arg(long, value_name = "URL")]
+    pub server: Option<String>,
+    /// Configuration file of the agent
+    #[arg(long, env = "DARAJI_AGENT_CONFIG", value_name = "FILE")]
+    pub config: PathBuf,
+}
+
+/// How to print results.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Output {
+    Table,
+    Json,
+    Csv,
+}
+
+/// Parses the command line and runs it.
+pub async fn run() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version go to stdout with 0, usage errors to stderr with 2; a closed pipe is nobody's problem.
+            drop(error.print());
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    let clock = Clock::system();
+    let result = match cli.command {
+        Command::Serve(args) => crate::serve::main(args, clock).await,
+        Command::Agent(args) => crate::agent::main(args.config, args.server, clock).await,
+        Command::Check(args) => check::check(&args),
+        Command::Test(args) => check::test(&args),
+        Command::Query(args) => query::run(args, &clock).await,
+        Command::Logs(args) => logs::run(args, &clock).await,
+        Command::Status(args) => status::status(args, &clock).await,
+        Command::Incidents(args) => status::incidents(args, &clock).await,
+        Command::Token(args) => token::run(args, &clock).await,
+    };
+    match result {
+        Ok(code) => code,
+        Err(error) => {
+            complain(&format!("daraji: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// A line of data on stdout. A closed pipe (`| head`) is not an error.
+fn say(line: &str) {
+    use std::io::Write as _;
+    drop(writeln!(std::io::stdout(), "{line}"));
+}
+
+/// A line for people on stderr.
+fn complain(line: &str) {
+    use std::io::Write as _;
+    drop(writeln!(std::io::stderr(), "{line}"));
+}
+
+/// Prints rows with aligned columns; the first row is the header.
+fn print_table(rows: &[Vec<String>]) {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..columns)
+        .map(|column| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0))
+        .collect();
+    for row in rows {
+        let cells: Vec<String> =
+            row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}", width = *width)).collect();
+        say(cells.join("  ").trim_end());
+    }
+}
+
+/// One cell of CSV, quoted where it must be.
+fn csv_cell(text: &str) -> String {
+    if text.contains([',', '"', '\n', '\r']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text.to_owned() }
+}

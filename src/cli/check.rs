@@ -1,0 +1,65 @@
+//! `daraji check` and `daraji test`: files, without a server.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Args;
+
+use super::{complain, say};
+use crate::agent::AgentConfig;
+use crate::config;
+use crate::platform::yaml::{self, Problem};
+use crate::query::promql;
+use crate::rules;
+
+#[derive(Debug, Args)]
+#[command(after_help = "The kind of a file is found out: a file with `groups` holds rules, one with `server` configures an agent,
+anything else configures the server. Exit code 2 when there is a problem.")]
+pub(super) struct CheckArgs {
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+}
+
+pub(super) fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
+    let mut bad = 0;
+    for path in &args.files {
+        match check_file(path) {
+            Ok(kind) => say(&format!("{}: {kind}, no problems", path.display())),
+            Err(problems) => {
+                bad += 1;
+                for problem in problems {
+                    complain(&problem);
+                }
+            }
+        }
+    }
+    Ok(if bad == 0 { ExitCode::SUCCESS } else { ExitCode::from(2) })
+}
+
+/// What kind of file it is, or all that is wrong with it.
+fn check_file(path: &Path) -> Result<&'static str, Vec<String>> {
+    let name = path.display().to_string();
+    let text = std::fs::read_to_string(path).map_err(|error| vec![format!("{name}: {error}")])?;
+    let texts = |problems: Vec<Problem>| problems.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let root = yaml::parse(&name, &text).map_err(texts)?;
+    if root.get("groups").is_some() {
+        let check = |expr: &str| promql::parse(expr).map(drop).map_err(|error| error.to_string());
+        rules::load(&name, &text, Duration::from_secs(60), &check).map_err(texts)?;
+        return Ok("rules");
+    }
+    if root.get("server").is_some() {
+        yaml::from_node::<AgentConfig>(&name, &root).map_err(texts)?;
+        return Ok("configuration of an agent");
+    }
+    let parsed = config::parse(&name, &text).map_err(texts)?;
+    parsed.alerting().compile(&name, &root).map_err(texts)?;
+    Ok("configuration of the server")
+}
+
+#[derive(Debug, Args)]
+pub(super) struct TestArgs {
+    /// Files in promtool's `test rules` format
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+}

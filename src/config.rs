@@ -1,0 +1,202 @@
+//! The server's configuration file: one YAML document, every part defined beside the module that uses it.
+//!
+//! Loading reports all problems at once, each with line and column; nothing is applied when there is one.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use crate::alert::RouteConfig;
+use crate::alert::inhibit::InhibitRule;
+use crate::collect::logs::LogSource;
+use crate::collect::{ClusterConfig, DiscoverConfig, ScrapeConfig};
+use crate::http::listen::TlsFiles;
+use crate::notify::config::{AlertingConfig, GlobalConfig, ReceiverConfig};
+use crate::platform::units::{deserialize_optional_duration, deserialize_optional_size_bytes};
+use crate::platform::yaml::{self, Node, Problem};
+
+/// Where the server listens unless told otherwise.
+pub const DEFAULT_LISTEN: &str = "127.0.0.1:7432";
+
+/// The whole file. Every key is optional.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Clusters to watch.
+    pub clusters: Vec<ClusterConfig>,
+    /// DCS in which every scope becomes a cluster.
+    pub discover: Vec<DiscoverConfig>,
+    /// Log files on the server's own host.
+    pub logs: Vec<LogSource>,
+    /// Exporters, as in Prometheus.
+    pub scrape_configs: Vec<ScrapeConfig>,
+    /// Rule files; with `*` and `?` in the last component. Absent: the rules that come with the program.
+    pub rule_files: Option<Vec<String>>,
+    /// Rule files whose expressions are LogQL.
+    pub logql_rule_files: Vec<String>,
+    pub storage: StorageConfig,
+    /// One address or several.
+    pub listen: Option<OneOrMany>,
+    /// `none` asks for no token anywhere; otherwise loopback is open and every other address needs one.
+    pub auth: Option<AuthMode>,
+    pub tls: Option<TlsConfig>,
+    /// How people reach the UI; for links in mails.
+    pub external_url: Option<String>,
+    /// Defaults of receivers, as in Alertmanager.
+    pub global: GlobalConfig,
+    /// The routing tree, as in Alertmanager. Absent: nothing is sent.
+    pub route: Option<RouteConfig>,
+    pub receivers: Vec<ReceiverConfig>,
+    pub inhibit_rules: Vec<InhibitRule>,
+}
+
+impl Config {
+    /// The parts that are Alertmanager's.
+    pub fn alerting(&self) -> AlertingConfig {
+        AlertingConfig {
+            global: self.global.clone(),
+            route: self.route.clone(),
+            receivers: self.receivers.clone(),
+            inhibit_rules: self.inhibit_rules.clone(),
+            ..AlertingConfig::default()
+        }
+    }
+}
+
+/// What is kept, where and how long.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct StorageConfig {
+    pub path: PathBuf,
+    pub metrics: Retention,
+    pub logs: Retention,
+}
+
+impl Default for StorageConfig {
+    fn default() -> Self {
+        Self { path: PathBuf::from("data"), metrics: Retention::default(), logs: Retention::default() }
+    }
+}
+
+/// Bounds of one store; absent ones take the store's default.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Retention {
+    #[serde(deserialize_with = "deserialize_optional_duration")]
+    pub retention: Option<Duration>,
+    #[serde(deserialize_with = "deserialize_optional_size_bytes")]
+    pub max_bytes: Option<u64>,
+}
+
+/// A value or a list of them.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(untagged)]
+pub enum OneOrMany {
+    One(String),
+    Many(Vec<String>),
+}
+
+impl OneOrMany {
+    pub fn to_vec(&self) -> Vec<String> {
+        match self {
+            Self::One(one) => vec![one.clone()],
+            Self::Many(many) => many.clone(),
+        }
+    }
+}
+
+/// Whether addresses other than loopback ask for a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AuthMode {
+    None,
+    Token,
+}
+
+/// Certificate of the server, PEM; read again when the files change.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TlsConfig {
+    pub cert_file: PathBuf,
+    pub key_file: PathBuf,
+}
+
+impl From<&TlsConfig> for TlsFiles {
+    fn from(config: &TlsConfig) -> Self {
+        Self { certificate: config.cert_file.clone(), key: config.key_file.clone() }
+    }
+}
+
+/// Parses a document and checks what one key says about another.
+pub fn parse(file: &str, text: &str) -> Result<Config, Vec<Problem>> {
+    let root = yaml::parse(file, text)?;
+    let config: Config = yaml::from_node(file, &root)?;
+    let problems = cross_check(file, &root, &config);
+    if problems.is_empty() { Ok(config) } else { Err(problems) }
+}
+
+/// Problems that no part sees alone.
+fn cross_check(file: &str, root: &Node, config: &Config) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    let mut problem = |path: &[&str], index: Option<usize>, message: String| {
+        let mut node = root;
+        for key in path {
+            node = node.get(key).unwrap_or(node);
+        }
+        let node = index.and_then(|index| node.items().get(index)).unwrap_or(node);
+        problems.push(Problem { file: file.to_owned(), line: node.line, column: node.column, message });
+    };
+    for (index, cluster) in config.clusters.iter().enumerate() {
+        if cluster.patroni.is_empty() {
+            let message = "a cluster needs 'patroni': [http://HOST:8008], any member of it";
+            problem(&["clusters"], Some(index), message.to_owned());
+        }
+        if let Some(name) = cluster.name.as_ref().filter(|name| {
+            config.clusters.iter().take(index).any(|earlier| earlier.name.as_ref() == Some(name))
+        }) {
+            problem(&["clusters"], Some(index), format!("the cluster name {name:?} stands twice"));
+        }
+    }
+    for address in config.listen.iter().flat_map(OneOrMany::to_vec) {
+        if address.rsplit_once(':').is_none_or(|(_, port)| port.parse::<u16>().is_err()) {
+            problem(&["listen"], None, format!("{address:?} is not an address like 127.0.0.1:7432"));
+        }
+    }
+    if config.external_url.as_ref().is_some_and(|url| !url.starts_with("http://") && !url.starts_with("https://")) {
+        problem(&["external_url"], None, "external_url starts with http:// or https://".to_owned());
+    }
+    problems
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn problems(text: &str) -> Vec<String> {
+        parse("daraji.yml", text).unwrap_err().iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn the_smallest_file_is_one_line() {
+        let config = parse("daraji.yml", "clusters: [{patroni: [http://10.0.0.11:8008]}]").unwrap();
+        assert_eq!(config.clusters.len(), 1);
+        assert_eq!(config.storage.path, PathBuf::from("data"));
+    }
+
+    #[test]
+    fn every_problem_is_named_with_its_place() {
+        let text = "clutsers: []\nclusters:\n  - patroni: []\n  - patroni: [10.0.0.1:8008]\nstorage:\n  logs: {retention: 2 weeks}\n";
+        let found = problems(text);
+        assert_eq!(found.len(), 3, "{found:#?}");
+        assert!(found[0].starts_with("daraji.yml:1:1: unknown key \"clutsers\""), "{}", found[0]);
+        assert!(found[1].starts_with("daraji.yml:4:15: "), "{}", found[1]);
+        assert!(found[2].starts_with("daraji.yml:6:21: "), "{}", found[2]);
+    }
+
+    #[test]
+    fn parts_are_checked_against_each_other() {
+        let text = "clusters:\n  - {name: a, patroni: [http://a:8008]}\n  - {name: a, patroni: []}\nlisten: here\n";
+        assert_eq!(problems(text).len(), 3);
+    }
+}

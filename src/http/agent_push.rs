@@ -1,0 +1,91 @@
+//! What agents push: frames of their spools, each counted once however often it comes.
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse as _, Response};
+use axum::{Extension, Router, routing::post};
+use std::sync::Arc;
+
+use crate::collect::Targets;
+use crate::http::error::ApiError;
+use crate::http::listen::Peer;
+use crate::intake::Intake;
+use crate::model::{Batch, Labels, Sample, Timestamp};
+use crate::platform::clock::Clock;
+use crate::platform::error::chain;
+use crate::platform::tasks::blocking;
+use crate::store::logs::{LogStore, Origin};
+use crate::wire::agent::{PUSH_BYTES_MAX, PUSH_PATH, Push, PushAnswer, decode_batch, decode_push};
+
+/// What the handler works with.
+#[derive(Clone, Debug)]
+pub struct AgentPush {
+    pub clock: Clock,
+    pub intake: Intake,
+    pub logs: Arc<LogStore>,
+    pub targets: Targets,
+}
+
+pub fn router(parts: AgentPush) -> Router {
+    let limit = axum::extract::DefaultBodyLimit::max(PUSH_BYTES_MAX);
+    Router::new().route(PUSH_PATH, post(push)).layer(limit).with_state(parts)
+}
+
+/// Numbers a frame for the stores. A generation is random hexadecimal digits; 64 bits of them tell spools apart.
+pub fn origin(agent: &str, generation: &str, seq: u64) -> Origin {
+    let tail: String = generation.chars().rev().take(16).collect::<Vec<_>>().into_iter().rev().collect();
+    Origin { agent: agent.to_owned(), generation: u64::from_str_radix(&tail, 16).unwrap_or(0), seq }
+}
+
+async fn push(
+    State(parts): State<AgentPush>,
+    peer: Option<Extension<Peer>>,
+    body: Bytes,
+) -> Result<Json<PushAnswer>, Response> {
+    let push = decode_push(&body).map_err(|error| refused(&chain(&error)))?;
+    let now = parts.clock.now();
+    for frame in &push.frames {
+        let from = origin(&push.agent, &push.generation, frame.seq);
+        if parts.logs.high_water(&from.agent, from.generation).is_some_and(|done| done >= frame.seq) {
+            continue;
+        }
+        let encoded = frame.body.clone();
+        let batch = blocking(move || decode_batch(&encoded)).await.map_err(|error| refused(&chain(&error)))?;
+        let accepted = parts.intake.accept_from(Some(from), batch).await;
+        accepted.map_err(|error| ApiError::unavailable(chain(&error)).into_response())?;
+    }
+    let address = peer.map_or_else(|| "unknown".to_owned(), |peer| peer.address.ip().to_string());
+    parts.targets.heard_agent(&push.cluster, &push.member, &address, &push.status, now);
+    let about = Batch { samples: samples(&push, &address, now), ..Batch::default() };
+    parts.intake.accept(about).await.map_err(|error| ApiError::unavailable(chain(&error)).into_response())?;
+    let from = origin(&push.agent, &push.generation, 0);
+    Ok(Json(PushAnswer { seq: parts.logs.high_water(&from.agent, from.generation), now: Some(now) }))
+}
+
+/// The agent sets a refused frame aside, so this is only for what can never be read.
+fn refused(reason: &str) -> Response {
+    (StatusCode::BAD_REQUEST, reason.to_owned()).into_response()
+}
+
+/// What the agent says about itself, as series.
+fn samples(push: &Push, address: &str, now: Timestamp) -> Vec<Sample> {
+    let sample = |name: &str, value: f64| {
+        let labels = [
+            ("__name__", name),
+            ("cluster", push.cluster.as_str()),
+            ("member", push.member.as_str()),
+            ("instance", address),
+            ("job", "daraji_agent"),
+        ];
+        Sample::new(Labels::from_pairs(labels), now, value)
+    };
+    let mut samples = vec![
+        sample("up", 1.0),
+        sample("daraji_agent_spool_bytes", push.status.spool_bytes as f64),
+        sample("daraji_agent_samples_dropped_total", push.status.samples_dropped as f64),
+    ];
+    samples.extend(push.status.clock_offset_seconds.map(|offset| sample("daraji_agent_clock_offset_seconds", offset)));
+    samples
+}

@@ -1,0 +1,165 @@
+//! Who may do what: open on loopback, a token everywhere else.
+//!
+//! Invariant: nothing but health, readiness and the files of the UI is answered without a token on a guarded address.
+
+use std::fmt;
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, Method, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse as _, Response};
+
+use crate::http::error::ApiError;
+use crate::http::listen::Peer;
+use crate::store::state::TokenRole;
+
+/// The cookie that the UI's session holds the token in; event streams and websockets cannot send a header.
+pub const SESSION_COOKIE: &str = "daraji_token";
+
+/// Looks a token up.
+#[derive(Clone)]
+pub struct TokenCheck(Arc<dyn Fn(&str) -> Option<TokenRole> + Send + Sync>);
+
+impl TokenCheck {
+    pub fn new(check: impl Fn(&str) -> Option<TokenRole> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(check))
+    }
+
+    pub fn role_of(&self, token: &str) -> Option<TokenRole> {
+        (self.0)(token)
+    }
+}
+
+impl fmt::Debug for TokenCheck {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TokenCheck")
+    }
+}
+
+/// What a request needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Need {
+    Nothing,
+    Read,
+    Change,
+    Push,
+    Administer,
+}
+
+fn need_of(method: &Method, path: &str) -> Need {
+    let reads_by_post = ["/api/v1/", "/loki/api/v1/"].iter().any(|prefix| path.starts_with(prefix));
+    match path {
+        "/-/healthy" | "/-/ready" | "/ready" | "/api/daraji/v1/session" => Need::Nothing,
+        "/-/reload" => Need::Administer,
+        "/api/daraji/v1/agent/push" | "/api/v1/write" | "/loki/api/v1/push" => Need::Push,
+        _ if path.starts_with("/otlp/") => Need::Push,
+        _ if !path.starts_with("/api/") && !path.starts_with("/loki/") && path != "/metrics" && path != "/federate" => {
+            Need::Nothing
+        }
+        _ if *method == Method::GET || *method == Method::HEAD || reads_by_post => Need::Read,
+        _ => Need::Change,
+    }
+}
+
+fn allows(role: TokenRole, need: Need) -> bool {
+    match need {
+        Need::Nothing => true,
+        Need::Read => matches!(role, TokenRole::Viewer | TokenRole::Operator | TokenRole::Admin),
+        Need::Change => matches!(role, TokenRole::Operator | TokenRole::Admin),
+        Need::Push => matches!(role, TokenRole::Agent | TokenRole::Operator | TokenRole::Admin),
+        Need::Administer => matches!(role, TokenRole::Admin),
+    }
+}
+
+/// The token of a request: the bearer, else the password of basic authentication (for clients that know only that),
+/// else the session cookie.
+pub fn token_of(headers: &HeaderMap) -> Option<String> {
+    let authorization = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    if let Some(value) = authorization {
+        if let Some(token) = value.strip_prefix("Bearer ") {
+            return Some(token.trim().to_owned());
+        }
+        let basic = base64::Engine::decode(
+            &base64::engine::general_purpose::STANDARD,
+            value.strip_prefix("Basic ")?.trim(),
+        );
+        let text = String::from_utf8(basic.ok()?).ok()?;
+        return text.split_once(':').map(|(_, password)| password.to_owned());
+    }
+    let cookies = headers.get(header::COOKIE)?.to_str().ok()?;
+    cookies.split(';').find_map(|cookie| {
+        let (name, value) = cookie.trim().split_once('=')?;
+        (name == SESSION_COOKIE).then(|| value.to_owned())
+    })
+}
+
+/// Refuses what the caller may not do. Installed around everything.
+pub async fn guard(State(tokens): State<TokenCheck>, request: Request<Body>, next: Next) -> Response {
+    // A request without a peer did not come through a listener of ours (a test); it is treated as guarded.
+    let open = request.extensions().get::<Peer>().is_some_and(|peer| peer.open);
+    let need = need_of(request.method(), request.uri().path());
+    if open || need == Need::Nothing {
+        return next.run(request).await;
+    }
+    let Some(role) = token_of(request.headers()).and_then(|token| tokens.role_of(&token)) else {
+        return ApiError::unauthorized().into_response();
+    };
+    if allows(role, need) {
+        next.run(request).await
+    } else {
+        ApiError::forbidden(format!("a token of role {} may not do this", role.as_str())).into_response()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_path_needs_what_it_does() {
+        for (method, path, need) in [
+            (Method::GET, "/-/healthy", Need::Nothing),
+            (Method::GET, "/", Need::Nothing),
+            (Method::GET, "/c/demo", Need::Nothing),
+            (Method::GET, "/app.js", Need::Nothing),
+            (Method::GET, "/metrics", Need::Read),
+            (Method::POST, "/api/v1/query", Need::Read),
+            (Method::POST, "/api/v1/write", Need::Push),
+            (Method::POST, "/loki/api/v1/push", Need::Push),
+            (Method::GET, "/api/daraji/v1/clusters", Need::Read),
+            (Method::POST, "/api/daraji/v1/agent/push", Need::Push),
+            (Method::POST, "/api/v2/silences", Need::Change),
+            (Method::DELETE, "/api/v2/silence/x", Need::Change),
+            (Method::POST, "/-/reload", Need::Administer),
+        ] {
+            assert_eq!(need_of(&method, path), need, "{method} {path}");
+        }
+    }
+
+    #[test]
+    fn roles() {
+        assert!(!allows(TokenRole::Agent, Need::Read));
+        assert!(allows(TokenRole::Agent, Need::Push));
+        assert!(!allows(TokenRole::Viewer, Need::Push));
+        assert!(!allows(TokenRole::Viewer, Need::Change));
+        assert!(allows(TokenRole::Operator, Need::Change));
+        assert!(!allows(TokenRole::Operator, Need::Administer));
+        assert!(allows(TokenRole::Admin, Need::Administer));
+    }
+
+    #[test]
+    fn tokens_come_by_header_or_cookie() {
+        let with = |name: header::HeaderName, value: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(name, value.parse().unwrap());
+            token_of(&headers)
+        };
+        assert_eq!(with(header::AUTHORIZATION, "Bearer abc"), Some("abc".into()));
+        assert_eq!(with(header::AUTHORIZATION, "Basic dXNlcjphYmM="), Some("abc".into()));
+        assert_eq!(with(header::AUTHORIZATION, "Basic !"), None);
+        assert_eq!(with(header::COOKIE, "a=b; daraji_token=abc"), Some("abc".into()));
+        assert_eq!(token_of(&HeaderMap::new()), None);
+    }
+}

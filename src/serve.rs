@@ -1,0 +1,332 @@
+//! The server: builds every part, starts them in order, and stops them in reverse.
+//!
+//! Stop order: listeners refuse, collectors end, what they found is written, the judge ends, the outbox rests, the
+//! stores are synced. A second signal ends the process at once.
+
+mod alerting;
+mod judging;
+mod local_logs;
+mod plan;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::sync::{mpsc, watch};
+use tracing::{error, info, warn};
+
+use crate::cli::ServeArgs;
+use crate::collect::{self, CollectConfig, CollectHandle, Sink};
+use crate::http::auth::TokenCheck;
+use crate::http::listen::Listener;
+use crate::http::{self, Parts};
+use crate::intake::Intake;
+use crate::model::Batch;
+use crate::notify::Alerting;
+use crate::notify::pipeline::AlertingOptions;
+use crate::platform::clock::Clock;
+use crate::platform::disk::Disk;
+use crate::platform::error::chain;
+use crate::platform::tasks::{TaskGroup, blocking};
+use crate::platform::telemetry::{self, Telemetry};
+use crate::store::logs::{LogOptions, LogStore};
+use crate::store::metrics::{MetricOptions, MetricStore};
+use crate::store::state::StateStore;
+use plan::Plan;
+
+/// Batches that collectors may be ahead of the stores.
+const BATCHES_MAX: usize = 256;
+/// Groups of observations that collectors may be ahead of the judge.
+const OBSERVATIONS_MAX: usize = 256;
+/// How long each part gets to end.
+const GRACE: Duration = Duration::from_secs(5);
+const SYNC_EVERY: Duration = Duration::from_secs(1);
+const MAINTAIN_EVERY: Duration = Duration::from_secs(60);
+
+/// Runs the server until a signal.
+pub async fn main(args: ServeArgs, clock: Clock) -> anyhow::Result<ExitCode> {
+    telemetry::init_logging();
+    let plan = match Plan::load(&args) {
+        Ok(plan) => plan,
+        Err(problems) => {
+            for problem in problems {
+                error!("{problem}");
+            }
+            return Ok(ExitCode::from(2));
+        }
+    };
+    let server = Server::start(plan, args, clock).await?;
+    server.run_until_signal().await;
+    server.stop().await;
+    Ok(ExitCode::SUCCESS)
+}
+
+#[derive(Clone, Debug)]
+struct Stores {
+    metrics: Arc<MetricStore>,
+    logs: Arc<LogStore>,
+    state: Arc<StateStore>,
+}
+
+impl Stores {
+    fn open(plan: &Plan, clock: &Clock) -> anyhow::Result<Self> {
+        let disk = Disk::real();
+        let dir = &plan.config.storage.path;
+        std::fs::create_dir_all(dir).with_context(|| format!("create the data directory {}", dir.display()))?;
+        let state = StateStore::open(dir, clock.now())
+            .with_context(|| format!("open the state in {} (does another server use it?)", dir.display()))?;
+        if let Some(path) = state.set_aside() {
+            error!(path = %path.display(), "the state was damaged; it is set aside and a fresh one started");
+        }
+        let mut metric_options = MetricOptions::default();
+        let storage = &plan.config.storage;
+        metric_options.retention = storage.metrics.retention.unwrap_or(metric_options.retention);
+        let (metrics, recovery) = MetricStore::open(&dir.join("metrics"), metric_options, &disk, clock)?;
+        info!(?recovery, "metrics opened");
+        let mut log_options = LogOptions::default();
+        log_options.retention = storage.logs.retention.unwrap_or(log_options.retention);
+        log_options.max_bytes = storage.logs.max_bytes.or(log_options.max_bytes);
+        let (logs, recovery) = LogStore::open(&dir.join("logs"), log_options, &disk, clock)?;
+        info!(?recovery, "logs opened");
+        Ok(Self { metrics: Arc::new(metrics), logs: Arc::new(logs), state: Arc::new(state) })
+    }
+
+    /// Syncs once a second and tidies once a minute, until the group stops.
+    fn keep(&self, group: &TaskGroup, clock: Clock) {
+        let stores = self.clone();
+        group.spawn_until_stop("sync", every(SYNC_EVERY, move || stores.sync()));
+        let stores = self.clone();
+        group.spawn_until_stop("maintain", every(MAINTAIN_EVERY, move || stores.maintain(&clock)));
+    }
+
+    fn sync(&self) {
+        if let Err(error) = self.metrics.sync() {
+            error!(error = %chain(&error), "metrics are not safe against power loss");
+        }
+        if let Err(error) = self.logs.sync() {
+            error!(error = %chain(&error), "logs are not safe against power loss");
+        }
+    }
+
+    fn maintain(&self, clock: &Clock) {
+        if let Err(error) = self.metrics.maintain(clock.now()) {
+            warn!(error = %chain(&error), "metrics could not be tidied; trying again in a minute");
+        }
+        if let Err(error) = self.logs.maintain(clock.now()) {
+            warn!(error = %chain(&error), "logs could not be tidied; trying again in a minute");
+        }
+    }
+
+    fn close(&self) {
+        if let Err(error) = self.metrics.close() {
+            error!(error = %chain(&error), "metrics did not close");
+        }
+        self.sync();
+    }
+}
+
+/// Runs blocking work again and again, the next round after the last has ended.
+async fn every(interval: Duration, work: impl Fn() + Clone + Send + 'static) {
+    let mut ticks = tokio::time::interval(interval);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        blocking(work.clone()).await;
+    }
+}
+
+/// A running server.
+#[derive(Debug)]
+struct Server {
+    args: ServeArgs,
+    stores: Stores,
+    alerting: Arc<Alerting>,
+    reload: watch::Sender<()>,
+    listeners: TaskGroup,
+    collectors: TaskGroup,
+    writers: TaskGroup,
+    brains: TaskGroup,
+    keepers: TaskGroup,
+}
+
+impl Server {
+    async fn start(plan: Plan, args: ServeArgs, clock: Clock) -> anyhow::Result<Self> {
+        let opening = (plan.clone(), clock.clone());
+        let stores = blocking(move || Stores::open(&opening.0, &opening.1)).await?;
+        let telemetry = Telemetry::default();
+        let alerting = Arc::new(Alerting::open(
+            Arc::clone(&stores.state),
+            AlertingOptions {
+                external_url: plan.external_url(),
+                external_labels: crate::model::Labels::default(),
+                rules: plan.rules.clone(),
+                config: plan.compile_alerting()?,
+            },
+        )?);
+        let (observation_sender, observations) = mpsc::channel(OBSERVATIONS_MAX);
+        let intake =
+            Intake::new(Arc::clone(&stores.metrics), Arc::clone(&stores.logs), observation_sender, &telemetry);
+        let mut server = Self {
+            args,
+            stores,
+            alerting,
+            reload: watch::Sender::new(()),
+            listeners: TaskGroup::new("listeners"),
+            collectors: TaskGroup::new("collectors"),
+            writers: TaskGroup::new("writers"),
+            brains: TaskGroup::new("brains"),
+            keepers: TaskGroup::new("keepers"),
+        };
+        server.stores.keep(&server.keepers, clock.clone());
+        let collection = server.start_collecting(&plan, &intake, clock.clone());
+        let judging = judging::start(
+            judging::Wiring {
+                intake: intake.clone(),
+                state: Arc::clone(&server.stores.state),
+                fast_probe: collection.fast_probe.clone(),
+                clock: clock.clone(),
+            },
+            observations,
+            &server.brains,
+        )?;
+        alerting::start(&server.stores, &server.alerting, &judging, &server.brains, clock.clone());
+        local_logs::start(&plan, &intake, &server.stores.logs, &server.collectors, clock.clone()).await?;
+        server.start_listening(&plan, clock, telemetry, intake, collection, judging.belief).await?;
+        Ok(server)
+    }
+
+    fn start_collecting(&mut self, plan: &Plan, intake: &Intake, clock: Clock) -> CollectHandle {
+        let (sink, mut batches) = Sink::channel(BATCHES_MAX);
+        let intake = intake.clone();
+        self.writers.spawn("intake", async move {
+            // Ends when the last collector has dropped its sink, so that nothing found is lost.
+            let mut failing = false;
+            while let Some(first) = batches.recv().await {
+                let mut batch = first;
+                while let Ok(more) = batches.try_recv() {
+                    merge(&mut batch, more);
+                }
+                let failed = intake.accept(batch).await.err();
+                match &failed {
+                    Some(error) if !failing => error!(error = %chain(error), "collected facts could not be written"),
+                    None if failing => info!("collected facts are written again"),
+                    _ => {}
+                }
+                failing = failed.is_some();
+            }
+        });
+        let config = CollectConfig {
+            clusters: plan.config.clusters.clone(),
+            discover: plan.config.discover.clone(),
+            scrape_configs: plan.config.scrape_configs.clone(),
+        };
+        collect::start(config, &self.collectors, sink, clock)
+    }
+
+    async fn start_listening(
+        &mut self,
+        plan: &Plan,
+        clock: Clock,
+        telemetry: Telemetry,
+        intake: Intake,
+        collection: CollectHandle,
+        belief: watch::Receiver<http::v1::Belief>,
+    ) -> anyhow::Result<()> {
+        let state = Arc::clone(&self.stores.state);
+        let tokens = TokenCheck::new(move |secret| match state.verify_token(secret) {
+            Ok(token) => token.map(|token| token.role),
+            Err(error) => {
+                error!(error = %chain(&error), "tokens cannot be read");
+                None
+            }
+        });
+        let router = http::router(Parts {
+            started_at: clock.now(),
+            clock,
+            telemetry,
+            intake,
+            metrics: Arc::clone(&self.stores.metrics),
+            logs: Arc::clone(&self.stores.logs),
+            state: Arc::clone(&self.stores.state),
+            alerting: Arc::clone(&self.alerting),
+            targets: collection.targets,
+            belief,
+            tokens,
+            reload: self.reload.clone(),
+        });
+        for address in plan.listen() {
+            let tls = plan.tls();
+            let open = plan.is_open(&address);
+            let listener = Listener::bind(&address, open, tls.as_ref()).await?;
+            info!(url = %listener.url(), token_needed = !open, "listening");
+            listener.serve(router.clone(), &self.listeners, tls);
+        }
+        Ok(())
+    }
+
+    /// Waits for a signal to end; SIGHUP and `POST /-/reload` read the configuration again.
+    async fn run_until_signal(&self) {
+        use tokio::signal::unix::{SignalKind, signal};
+        let mut reloads = self.reload.subscribe();
+        let (Ok(mut terminate), Ok(mut hangup)) = (signal(SignalKind::terminate()), signal(SignalKind::hangup())) else {
+            error!("signals cannot be received; stop the server by SIGKILL");
+            return std::future::pending().await;
+        };
+        let brains = self.brains.stop_token();
+        let writers = self.writers.stop_token();
+        loop {
+            tokio::select! {
+                _ = tokio::signal::ctrl_c() => return,
+                _ = terminate.recv() => return,
+                _ = hangup.recv() => self.read_configuration_again(),
+                Ok(()) = reloads.changed() => self.read_configuration_again(),
+                () = brains.cancelled() => return error!("the judge died, stopping"),
+                () = writers.cancelled() => return error!("the writer died, stopping"),
+            }
+        }
+    }
+
+    /// Takes rules, routes and receivers of the changed file, or nothing.
+    fn read_configuration_again(&self) {
+        let plan = match Plan::load(&self.args) {
+            Ok(plan) => plan,
+            Err(problems) => {
+                for problem in problems {
+                    error!("{problem}");
+                }
+                return error!("the configuration has problems; the old one stays in force");
+            }
+        };
+        match plan.compile_alerting() {
+            Ok(compiled) => {
+                self.alerting.reload(plan.rules, compiled);
+                info!("rules, routes and receivers are read again; other changes need a restart");
+            }
+            Err(error) => error!("{error}"),
+        }
+    }
+
+    async fn stop(self) {
+        info!("stopping");
+        let impatient = TaskGroup::new("impatient");
+        impatient.spawn("second-signal", async {
+            if tokio::signal::ctrl_c().await.is_ok() {
+                #[expect(clippy::exit, reason = "the second signal asks for exactly this")]
+                std::process::exit(1);
+            }
+        });
+        for group in [&self.listeners, &self.collectors, &self.writers, &self.brains, &self.keepers] {
+            group.stop(GRACE).await;
+        }
+        let stores = self.stores.clone();
+        blocking(move || stores.close()).await;
+        info!("stopped");
+    }
+}
+
+fn merge(batch: &mut Batch, more: Batch) {
+    batch.samples.extend(more.samples);
+    batch.logs.extend(more.logs);
+    batch.observations.extend(more.observations);
+}

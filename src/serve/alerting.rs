@@ -1,0 +1,95 @@
+//! Once a second: evaluate rules, route alerts, and tell the correlator which critical ones fire.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tracing::{error, warn};
+
+use super::Stores;
+use super::judging::Judging;
+use crate::incident::AlertChange;
+use crate::model::alert::INCIDENT_ALERT_NAME;
+use crate::model::{EventSeverity, Labels, Sample, Timestamp};
+use crate::notify::{Alerting, worker};
+use crate::platform::clock::Clock;
+use crate::platform::error::chain;
+use crate::platform::tasks::{TaskGroup, blocking};
+use crate::query::promql;
+use crate::rules::RuleData;
+use crate::store::metrics::MetricStore;
+
+const EVERY: Duration = Duration::from_secs(1);
+
+/// Rules over the metric store.
+struct StoreData {
+    metrics: Arc<MetricStore>,
+    engine: promql::Engine,
+}
+
+impl RuleData for StoreData {
+    fn query(&self, expr: &str, at: Timestamp) -> Result<Vec<(Labels, f64)>, String> {
+        let value = self.engine.instant(&*self.metrics, expr, at).map_err(|error| chain(&error))?;
+        value.into_instant_vector()
+    }
+
+    fn append(&mut self, samples: Vec<Sample>) {
+        if let Err(error) = self.metrics.append(&samples) {
+            warn!(error = %chain(&error), "samples of rules could not be written");
+        }
+    }
+}
+
+/// Starts the loop and the worker that delivers.
+pub(super) fn start(stores: &Stores, alerting: &Arc<Alerting>, judging: &Judging, group: &TaskGroup, clock: Clock) {
+    let outbox = Arc::clone(alerting.outbox());
+    let receivers = Arc::clone(alerting.receivers());
+    group.spawn("outbox", worker::run(outbox, receivers, clock.clone(), group.stop_token()));
+    let metrics = Arc::clone(&stores.metrics);
+    let (alerting, judging) = (Arc::clone(alerting), judging.clone());
+    group.spawn_until_stop("rules", async move {
+        let mut ticks = tokio::time::interval(EVERY);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+        let mut critical = BTreeSet::new();
+        let mut is_failing = false;
+        loop {
+            ticks.tick().await;
+            let now = clock.now();
+            let notices = Arc::clone(&judging.notices.borrow());
+            let (round, store) = (Arc::clone(&alerting), Arc::clone(&metrics));
+            let done = blocking(move || {
+                let mut data = StoreData { metrics: store, engine: promql::Engine::default() };
+                round.tick(now, &mut data, &notices)
+            })
+            .await;
+            match &done {
+                Ok(tick) => tick.errors.iter().for_each(|error| warn!("rule failed: {error}")),
+                Err(error) if !is_failing => error!(error = %chain(error), "alerts could not be written; trying again"),
+                Err(_) => {}
+            }
+            is_failing = done.is_err();
+            tell_critical(&alerting, &judging, &mut critical, now);
+        }
+    });
+}
+
+/// Tells the correlator which critical alerts began or ceased to fire. A full queue is tried again a second later.
+fn tell_critical(alerting: &Alerting, judging: &Judging, known: &mut BTreeSet<(String, String)>, now: Timestamp) {
+    let firing: BTreeSet<(String, String)> = alerting
+        .alert_statuses()
+        .iter()
+        .map(|status| &status.alert)
+        .filter(|alert| !alert.is_resolved(now) && alert.name() != INCIDENT_ALERT_NAME)
+        .filter(|alert| alert.label("severity") == "critical" && !alert.label("cluster").is_empty())
+        .map(|alert| (alert.label("cluster").to_owned(), alert.name().to_owned()))
+        .collect();
+    let changed: Vec<_> = firing.symmetric_difference(known).cloned().collect();
+    for key in changed {
+        let is_firing = firing.contains(&key);
+        let (cluster, name) = key.clone();
+        let change = AlertChange { cluster, name, severity: EventSeverity::Critical, firing: is_firing, at: now };
+        if judging.alert_changes.try_send(change).is_ok() {
+            if is_firing { known.insert(key) } else { known.remove(&key) };
+        }
+    }
+}

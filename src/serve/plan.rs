@@ -1,0 +1,130 @@
+//! What the server is told: the file, the flags, the rules; all checked before anything starts.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::anyhow;
+
+use crate::cli::ServeArgs;
+use crate::collect::ClusterConfig;
+use crate::collect::logs::glob;
+use crate::config::{self, AuthMode, Config, DEFAULT_LISTEN};
+use crate::http::listen::TlsFiles;
+use crate::notify::config::Compiled;
+use crate::platform::yaml::Node;
+use crate::query::promql;
+use crate::rules::{self, RuleGroup, shipped};
+
+/// A checked configuration.
+#[derive(Clone, Debug)]
+pub(super) struct Plan {
+    pub(super) config: Config,
+    pub(super) rules: Vec<RuleGroup>,
+    file: String,
+    root: Node,
+}
+
+impl Plan {
+    /// Reads everything; on failure all problems, a line each.
+    pub(super) fn load(args: &ServeArgs) -> Result<Self, Vec<String>> {
+        let (file, root, mut config) = match &args.config {
+            Some(path) => read_config(path)?,
+            None => {
+                let root = crate::platform::yaml::parse("no file", "").map_err(|problems| texts(&problems))?;
+                ("no file".to_owned(), root, Config::default())
+            }
+        };
+        let mut problems = Vec::new();
+        for url in &args.patroni {
+            match url.parse() {
+                Ok(url) => config.clusters.push(ClusterConfig { patroni: vec![url], ..ClusterConfig::default() }),
+                Err(error) => problems.push(format!("--patroni: {error}")),
+            }
+        }
+        if let Some(data) = &args.data {
+            config.storage.path.clone_from(data);
+        }
+        if let Some(listen) = &args.listen {
+            config.listen = Some(config::OneOrMany::One(listen.clone()));
+        }
+        let rules = load_rules(&config, args.config.as_deref()).unwrap_or_else(|found| {
+            problems.extend(found);
+            Vec::new()
+        });
+        let plan = Self { config, rules, file, root };
+        if let Err(error) = plan.compile_alerting() {
+            problems.push(error.to_string());
+        }
+        if problems.is_empty() { Ok(plan) } else { Err(problems) }
+    }
+
+    pub(super) fn listen(&self) -> Vec<String> {
+        self.config.listen.as_ref().map_or_else(|| vec![DEFAULT_LISTEN.to_owned()], config::OneOrMany::to_vec)
+    }
+
+    /// Whether an address is served without asking for a token.
+    pub(super) fn is_open(&self, address: &str) -> bool {
+        let loopback = address.parse::<SocketAddr>().is_ok_and(|address| address.ip().is_loopback());
+        loopback || address.starts_with("localhost:") || self.config.auth == Some(AuthMode::None)
+    }
+
+    pub(super) fn tls(&self) -> Option<TlsFiles> {
+        self.config.tls.as_ref().map(TlsFiles::from)
+    }
+
+    pub(super) fn external_url(&self) -> String {
+        let configured = self.config.external_url.clone();
+        configured.unwrap_or_else(|| format!("http://{}", self.listen().first().map_or(DEFAULT_LISTEN, String::as_str)))
+    }
+
+    pub(super) fn compile_alerting(&self) -> anyhow::Result<Compiled> {
+        let compiled = self.config.alerting().compile(&self.file, &self.root);
+        compiled.map_err(|problems| anyhow!("{}", texts(&problems).join("\n")))
+    }
+}
+
+fn read_config(path: &Path) -> Result<(String, Node, Config), Vec<String>> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| vec![format!("read the configuration {}: {error}", path.display())])?;
+    let file = path.display().to_string();
+    let config = config::parse(&file, &text).map_err(|problems| texts(&problems))?;
+    let root = crate::platform::yaml::parse(&file, &text).map_err(|problems| texts(&problems))?;
+    Ok((file, root, config))
+}
+
+fn texts(problems: &[crate::platform::yaml::Problem]) -> Vec<String> {
+    problems.iter().map(ToString::to_string).collect()
+}
+
+/// The rules of the files that are named, or those that come with the program.
+fn load_rules(config: &Config, config_file: Option<&Path>) -> Result<Vec<RuleGroup>, Vec<String>> {
+    let check = |expr: &str| promql::parse(expr).map(drop).map_err(|error| error.to_string());
+    let mut groups = Vec::new();
+    let mut problems = Vec::new();
+    let mut load = |file: &str, text: &str| match rules::load(file, text, Duration::from_secs(15), &check) {
+        Ok(found) => groups.extend(found),
+        Err(found) => problems.extend(texts(&found)),
+    };
+    let Some(patterns) = &config.rule_files else {
+        for (file, text) in shipped::FILES {
+            load(file, text);
+        }
+        return if problems.is_empty() { Ok(groups) } else { Err(problems) };
+    };
+    let base = config_file.and_then(Path::parent).unwrap_or(Path::new("."));
+    for pattern in patterns {
+        let files = glob::expand(&base.join(pattern)).files;
+        if files.is_empty() {
+            problems.push(format!("rule_files: {pattern:?} matches no file"));
+            continue;
+        }
+        for path in files {
+            match std::fs::read_to_string(&path) {
+                Ok(text) => load(&path.display().to_string(), &text),
+                Err(error) => problems.push(format!("read {}: {error}", path.display())),
+            }
+        }
+    }
+    if problems.is_empty() { Ok(groups) } else { Err(problems) }
+}
