@@ -8,12 +8,16 @@
 
 pub mod config;
 mod directory;
+mod discovery;
 mod etcd;
 mod exposition;
 pub mod logs;
+pub mod host;
 mod patroni;
+mod pgbouncer;
 mod poll;
 mod postgres;
+mod scrape;
 mod services;
 pub mod sink;
 pub mod targets;
@@ -27,10 +31,20 @@ pub use services::FastProbe;
 pub use sink::Sink;
 pub use targets::Targets;
 
-use crate::collect::poll::Context;
+use tokio::time::Instant;
+
+use crate::collect::config::PostgresConfig;
+use crate::collect::poll::{CollectError, Collector as _, Context, target_labels};
+use crate::collect::postgres::ha_state::{self, HaStateCollector};
+use crate::collect::postgres::session::Address;
+use crate::collect::postgres::statistics::{self, StatisticsCollector};
 use crate::collect::services::{Names, Services, sorted};
-use crate::collect::watcher::Watched;
+use crate::collect::targets::TargetKey;
+use crate::collect::watcher::{Watched, record_since};
+use crate::model::Sample;
+use crate::model::observation::{Claim, FailureKind, PostgresStatus};
 use crate::platform::clock::Clock;
+use crate::platform::error::chain;
 use crate::platform::tasks::TaskGroup;
 
 /// What a running collection offers to others.
@@ -40,6 +54,47 @@ pub struct CollectHandle {
     pub targets: Targets,
     /// For the judge's suspicion of a split brain.
     pub fast_probe: FastProbe,
+}
+
+/// What one visit to a PostgreSQL found.
+#[derive(Clone, Debug)]
+pub struct PostgresReport {
+    pub status: PostgresStatus,
+    pub samples: Vec<Sample>,
+    /// What could not be read, and what to do about it.
+    pub problem: Option<String>,
+}
+
+/// Asks one PostgreSQL once for everything that would be collected of it; the error says what to do.
+pub async fn postgres_once(
+    config: &PostgresConfig,
+    host: &str,
+    port: u16,
+    group: &TaskGroup,
+    clock: &Clock,
+) -> Result<PostgresReport, String> {
+    let address = Address { host: host.to_owned(), port };
+    let labels = target_labels("", "", &address.to_string(), "postgres");
+    let mut ha = HaStateCollector::new(config.clone(), address.clone(), clock.clone(), group.clone());
+    let mut statistics = StatisticsCollector::new(config.clone(), address, labels, group.clone());
+    let text = |error: CollectError| match error.hint {
+        Some(hint) => format!("{}; {hint}", error.error),
+        None => error.error,
+    };
+    let timeout = || "PostgreSQL did not answer in time".to_owned();
+    let said = tokio::time::timeout(ha_state::DEADLINE, ha.collect(clock.now())).await.map_err(|_| timeout())?;
+    let found = tokio::time::timeout(statistics::DEADLINE, statistics.collect(clock.now())).await;
+    let found = found.map_err(|_| timeout())?.map_err(text)?;
+    let said = said.map_err(text)?;
+    let status = said.claims.into_iter().find_map(|said| match said.claim {
+        Claim::Postgres(status) => Some(status),
+        _ => None,
+    });
+    Ok(PostgresReport {
+        status: status.ok_or_else(timeout)?,
+        samples: found.sections.into_iter().flat_map(|(_, samples)| samples).collect(),
+        problem: said.problem.or(found.problem).map(text),
+    })
 }
 
 /// Starts collecting everything that the configuration names. It ends when the group stops.
@@ -59,6 +114,16 @@ pub fn start(config: CollectConfig, group: &TaskGroup, sink: Sink, clock: Clock)
     for cluster in config.clusters {
         let watched = Watched { config: cluster, scope: None, prefix: None };
         group.spawn("cluster", watcher::run(watched, services.clone()));
+    }
+    for discover in config.discover {
+        group.spawn_until_stop("discovery", discovery::run(discover, services.clone()));
+    }
+    for scrape in &config.scrape_configs {
+        if let Err(error) = scrape::start(scrape, &services.context, group) {
+            let key = TargetKey::new("", "", "scrape", &scrape.job_name);
+            let error = CollectError::new(FailureKind::Other, chain(&error)).with_hint("check tls_config of this job");
+            record_since(&services, &key, Instant::now(), Err(error));
+        }
     }
     CollectHandle { targets: services.context.targets.clone(), fast_probe: services.fast.clone() }
 }

@@ -7,4 +7,6 @@ pub(crate) mod ha_state;
 pub(crate) mod login;
 pub(crate) mod passfile;
 pub(crate) mod session;
+pub(crate) mod statistics;
 pub(crate) mod tls;
+pub(crate) mod views;

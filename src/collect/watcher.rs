@@ -12,9 +12,12 @@ use crate::collect::directory::Directory;
 use crate::collect::etcd::keys::{self, KeysCollector};
 use crate::collect::etcd::watch::{KeySpace, watch};
 use crate::collect::patroni::{self, PatroniCollector, Place};
+use crate::collect::pgbouncer::{self, Dsn, PgBouncerCollector};
 use crate::collect::poll::{CollectError, Collector, PollSpec, poll, target_labels};
 use crate::collect::postgres::ha_state::{self, HaStateCollector};
 use crate::collect::postgres::session::Address;
+use crate::collect::postgres::statistics::{self, StatisticsCollector};
+use crate::collect::scrape::{self, ScrapeCollector};
 use crate::collect::services::Services;
 use crate::collect::targets::{Attempt, Change, TargetKey};
 use crate::model::observation::{Claim, FailureKind, MemberAddress, Source};
@@ -26,6 +29,9 @@ use crate::platform::tasks::TaskGroup;
 /// How often seeds are asked until the scope is known, and how often presence is looked at.
 const SCOPE_EVERY: Duration = Duration::from_secs(2);
 const MEMBERS_EVERY: Duration = Duration::from_secs(1);
+/// Interval and deadline of proxies' metrics pages.
+const PROXY_EVERY: Duration = Duration::from_secs(10);
+const PROXY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Grace for the collectors of a member that moved or is forgotten.
 const STOP_GRACE: Duration = Duration::from_secs(5);
 
@@ -259,8 +265,21 @@ impl Cluster {
             let clock = self.services.context.clock.clone();
             let collector = HaStateCollector::new(self.config.postgres.clone(), address, clock, tasks.group.clone());
             self.start(&mut tasks, spec, collector);
+            self.start_statistics(&mut tasks, &member);
         }
         tasks
+    }
+
+    fn start_statistics(&self, tasks: &mut MemberTasks, member: &str) {
+        let address = Address { host: tasks.address.host.clone(), port: tasks.address.port };
+        let instance = address.to_string();
+        let up_labels = target_labels(&self.name, member, &instance, "postgres_statistics");
+        let mut spec = self.spec(member, "statistics", &format!("postgres://{instance}"), &up_labels);
+        (spec.interval, spec.deadline) = (statistics::INTERVAL, statistics::DEADLINE);
+        let labels = target_labels(&self.name, member, &instance, "postgres");
+        let collector =
+            StatisticsCollector::new(self.config.postgres.clone(), address, labels, tasks.group.clone());
+        self.start(tasks, spec, collector);
     }
 
     fn spec(&self, member: &str, source: &'static str, url: &str, labels: &crate::model::Labels) -> PollSpec {
@@ -309,5 +328,39 @@ impl Cluster {
         self.group.spawn_until_stop(format!("{} watch", self.name), watch(space, context.clone()));
     }
 
-    fn start_proxies(&self) {}
+    fn start_proxies(&self) {
+        let http = HttpClient::new(PROXY_TIMEOUT, scrape::BODY_BYTES_MAX, None);
+        for url in &self.config.haproxy {
+            let labels = target_labels(&self.name, "", &url.instance(), "haproxy");
+            let mut spec = self.spec("", "haproxy", url.as_str(), &labels);
+            (spec.interval, spec.deadline) = (PROXY_EVERY, PROXY_TIMEOUT);
+            match &http {
+                Ok(http) => {
+                    let collector = ScrapeCollector::plain(http.clone(), url.to_string(), labels);
+                    let task = poll(spec, collector, self.services.context.clone());
+                    self.group.spawn_until_stop(format!("{} haproxy", self.name), task);
+                }
+                Err(error) => {
+                    let error = CollectError::new(FailureKind::Other, chain(error));
+                    record(&self.services, &self.name, "haproxy", url.as_str(), Err(error));
+                }
+            }
+        }
+        for text in &self.config.pgbouncer {
+            let dsn = match Dsn::parse(text) {
+                Ok(dsn) => dsn,
+                Err(error) => {
+                    record(&self.services, &self.name, "pgbouncer", text, Err(error));
+                    continue;
+                }
+            };
+            let instance = format!("{}:{}", dsn.host, dsn.port);
+            let labels = target_labels(&self.name, "", &instance, "pgbouncer");
+            let mut spec = self.spec("", "pgbouncer", text, &labels);
+            (spec.interval, spec.deadline) = (pgbouncer::INTERVAL, pgbouncer::DEADLINE);
+            let collector = PgBouncerCollector::new(dsn, labels, self.group.clone());
+            let task = poll(spec, collector, self.services.context.clone());
+            self.group.spawn_until_stop(format!("{} pgbouncer", self.name), task);
+        }
+    }
 }

@@ -44,12 +44,7 @@ pub struct HttpClient {
 impl HttpClient {
     /// `timeout` covers the whole exchange, from connecting to the last byte.
     pub fn new(timeout: Duration, body_bytes_max: usize, ca_file: Option<&Path>) -> Result<Self, HttpError> {
-        let mut builder = reqwest::Client::builder()
-            .connect_timeout(timeout)
-            .redirect(reqwest::redirect::Policy::none())
-            .no_proxy()
-            .pool_max_idle_per_host(0)
-            .user_agent(concat!("daraji/", env!("CARGO_PKG_VERSION")));
+        let mut builder = builder(timeout);
         if let Some(path) = ca_file {
             let pem =
                 std::fs::read(path).map_err(|source| HttpError::Ca { path: path.display().to_string(), source })?;
@@ -57,6 +52,12 @@ impl HttpClient {
             builder = builder.tls_certs_merge(certificates);
         }
         let client = builder.build().map_err(HttpError::Build)?;
+        Ok(Self { client, timeout, body_bytes_max })
+    }
+
+    /// A client that takes any certificate, for scrape jobs that ask for it.
+    pub fn without_verification(timeout: Duration, body_bytes_max: usize) -> Result<Self, HttpError> {
+        let client = builder(timeout).tls_danger_accept_invalid_certs(true).build().map_err(HttpError::Build)?;
         Ok(Self { client, timeout, body_bytes_max })
     }
 
@@ -99,6 +100,15 @@ impl HttpClient {
             Err(_elapsed) => Err(HttpError::Timeout { url: redact(url), timeout: self.timeout }),
         }
     }
+}
+
+fn builder(timeout: Duration) -> reqwest::ClientBuilder {
+    reqwest::Client::builder()
+        .connect_timeout(timeout)
+        .redirect(reqwest::redirect::Policy::none())
+        .no_proxy()
+        .pool_max_idle_per_host(0)
+        .user_agent(concat!("daraji/", env!("CARGO_PKG_VERSION")))
 }
 
 impl HttpError {

@@ -7,3 +7,4 @@ mod crash_agent;
 mod layers;
 mod log_formats;
 mod recordings;
+mod postgres_versions;

@@ -185,3 +185,21 @@ fn transport_failure(error: &tokio_postgres::Error, text: String) -> CollectErro
     let name_unknown = text.contains("failed to lookup address");
     CollectError::new(if name_unknown { FailureKind::Unreachable } else { FailureKind::Other }, text)
 }
+
+/// The same for PgBouncer's console, which has no roles of its own to grant.
+pub(crate) fn console_failure(error: &tokio_postgres::Error) -> CollectError {
+    let text = chain(error);
+    let failure = match error.code() {
+        None => transport_failure(error, text),
+        // PgBouncer says "protocol violation" for almost everything, so the text decides.
+        Some(_) if ["auth", "not allowed", "password", "no such user"].iter().any(|word| text.contains(word)) => {
+            CollectError::new(FailureKind::Denied, text)
+        }
+        Some(_) => CollectError::new(FailureKind::Other, text),
+    };
+    if failure.kind == FailureKind::Denied {
+        return CollectError { hint: None, ..failure }
+            .with_hint("the user must be in stats_users of pgbouncer.ini; its password comes from ~/.pgpass or PGPASSWORD");
+    }
+    failure
+}
