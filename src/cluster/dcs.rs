@@ -14,6 +14,8 @@ use crate::model::{Lsn, Timestamp};
 
 const KEYS_MAX: usize = 1_000;
 const DCS_MEMBERS_MAX: usize = 32;
+/// Other members may write their own keys between a leader's first two writes.
+const CLEARED_WITHIN_REVISIONS: i64 = 6;
 
 /// One member of the DCS as last heard.
 #[derive(Clone, Debug, Default)]
@@ -40,11 +42,6 @@ pub(super) struct DcsState {
 }
 
 impl DcsState {
-    /// Any source ever spoke for a DCS.
-    pub(super) fn is_watched(&self) -> bool {
-        self.loaded || self.failing.is_some() || self.proven_at.is_some()
-    }
-
     /// The keys are what the DCS holds now.
     pub(super) fn is_current(&self, now: Timestamp, options: &JudgeOptions) -> bool {
         self.loaded
@@ -170,6 +167,13 @@ impl DcsState {
         let row =
             history.as_array()?.iter().rev().find(|row| row.get(0).and_then(Value::as_u64) == Some(ended.into()))?;
         row.get(1)?.as_u64().map(Lsn)
+    }
+
+    /// A new leader empties a `failover` key that asked for it right after it took the lock, and only then.
+    pub(super) fn request_was_cleared_by_leader(&self) -> bool {
+        let (Some(leader), Some(failover)) = (self.keys.get("leader"), self.keys.get("failover")) else { return false };
+        let after = failover.mod_revision - leader.mod_revision;
+        parse_failover(&failover.value).is_none() && (1..=CLEARED_WITHIN_REVISIONS).contains(&after)
     }
 
     pub(super) fn member_key(&self, member: &str) -> Option<MemberKey> {

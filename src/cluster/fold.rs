@@ -36,7 +36,7 @@ pub(super) fn observe(state: &mut ClusterState, observation: &Observation, optio
         out.push(Draft::info("watch_started", probe.received).text("the watch of this cluster has started"));
     }
     match (&observation.source, &observation.claim) {
-        (_, Claim::Members(list)) => watch::expected(state, list, options),
+        (_, Claim::Members(list)) => watch::expected(state, list, probe.received, options),
         (Source::Rest { member }, claim) => rest(state, (member, probe), claim, (options, out)),
         (Source::Sql { member }, claim) => sql(state, (member, probe), claim, (options, out)),
         (Source::Dcs, claim) => dcs(state, probe, claim, out),
@@ -200,6 +200,7 @@ fn timeline(state: &mut ClusterState, name: &str, timeline: Option<u32>, (at, ou
 }
 
 fn dcs(state: &mut ClusterState, probe: Probe, claim: &Claim, out: &mut Drafts) {
+    state.memory.has_dcs = true;
     match claim {
         Claim::DcsSnapshot(snapshot) => dcs_snapshot(state, probe, snapshot, out),
         Claim::DcsChange(change) => dcs_change(state, probe, change, out),
@@ -219,14 +220,19 @@ fn dcs_snapshot(state: &mut ClusterState, probe: Probe, snapshot: &DcsSnapshot, 
     }
     let owner = state.dcs.leader().map(str::to_owned);
     let old = state.memory.leader.clone();
-    let expired = old.map(|old| !state.dcs.keys.contains_key(&format!("members/{old}")));
+    let expired = old.as_ref().map(|old| !state.dcs.keys.contains_key(&format!("members/{old}")));
+    // Another owner without a gap between: the change itself was not seen, nor what was asked for before it.
+    let jumped = old.is_some() && owner.is_some() && old != owner;
+    if jumped && state.memory.request.is_none() && state.dcs.request_was_cleared_by_leader() {
+        state.memory.request = Some(leader::cleared_request(old.clone(), owner.clone(), probe.received));
+    }
     let news = LeaderNews {
         at: probe.received,
         source: "dcs",
         revision: state.dcs.keys.get("leader").map(|key| key.mod_revision).or(Some(snapshot.revision)),
         expired: expired.filter(|_| !first),
         leader: owner.as_deref(),
-        watched: !first,
+        watched: !first && !jumped,
     };
     leader::leader_is(state, &news, out);
     after_keys(state, probe.received, !first, out);

@@ -195,6 +195,11 @@ pub(super) fn failover_key(state: &mut ClusterState, at: Timestamp, watched: boo
         Some(FailoverRequest { leader, candidate, scheduled_at, set_at: at, revision: key.mod_revision });
 }
 
+/// A request that was seen only by its traces in the keys.
+pub(super) fn cleared_request(leader: Option<String>, candidate: Option<String>, at: Timestamp) -> FailoverRequest {
+    FailoverRequest { leader, candidate, scheduled_at: None, set_at: at, revision: 0 }
+}
+
 /// The `config` key: what changed, and pause.
 pub(super) fn config_key(state: &mut ClusterState, at: Timestamp, out: &mut Drafts) {
     let Some(key) = state.dcs.keys.get("config").cloned() else { return };

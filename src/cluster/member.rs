@@ -106,6 +106,8 @@ pub(super) struct MemberState {
     pub(super) view: Option<(Timestamp, ClusterViewMember)>,
     pub(super) sql_verdict: Option<Verdict>,
     pub(super) rest_verdict: Option<Verdict>,
+    /// Since when the list of expected members leaves it out.
+    pub(super) unlisted_since: Option<Timestamp>,
     /// Since when it runs without a stream.
     pub(super) unstreamed_since: Option<(Timestamp, String)>,
     /// Since when lag is over (or, once high, under) its threshold.
@@ -123,9 +125,10 @@ pub(super) struct Interruption {
     pub(super) timeline: Option<u32>,
 }
 
-/// The server refuses because it is full: sessions that exist still write.
-fn is_full(failure: &Failure) -> bool {
-    ["53300", "too many clients", "too many connections", "connection slots"]
+/// The refusal says nothing about the server as a whole: it is full while its sessions go on writing, or it only ended
+/// our own session.
+fn is_about_us(failure: &Failure) -> bool {
+    ["53300", "too many clients", "too many connections", "connection slots", "57P01", "terminating connection"]
         .iter()
         .any(|sign| failure.error.contains(sign))
 }
@@ -135,7 +138,7 @@ fn failure_proves(failure: &Failure) -> Option<bool> {
     match failure.kind {
         // No postmaster on the port, or one that is starting up, shutting down or in recovery.
         FailureKind::Refused => Some(false),
-        FailureKind::Rejecting if !is_full(failure) => Some(false),
+        FailureKind::Rejecting if !is_about_us(failure) => Some(false),
         _ => None,
     }
 }

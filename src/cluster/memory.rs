@@ -15,11 +15,21 @@ pub struct JudgeMemory {
     pub clusters: BTreeMap<String, ClusterMemory>,
 }
 
+impl JudgeMemory {
+    /// Where the members of a cluster were last found, also those that have left the DCS. Whoever polls must go on with
+    /// these after a restart: a primary whose Patroni is dead stands in no list any more.
+    pub fn members(&self, cluster: &str) -> &[MemberAddress] {
+        self.clusters.get(cluster).map_or(&[], |cluster| &cluster.members)
+    }
+}
+
 /// The last known facts of one cluster.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ClusterMemory {
     pub(super) members: Vec<MemberAddress>,
+    /// A DCS was ever watched: then only it says who leads.
+    pub(super) has_dcs: bool,
     /// Whether the leader was ever known; before that the first one is no change.
     pub(super) leader_known: bool,
     /// Owner of the leader key when it was last read.

@@ -33,6 +33,8 @@ pub struct JudgeOptions {
     pub lag_normal_bytes: u64,
     /// How long lag must stay over or under its threshold.
     pub lag_hold: Duration,
+    /// A member that the list of members leaves out for this long is forgotten.
+    pub forget_after: Duration,
     pub clusters_max: usize,
     pub members_max: usize,
 }
@@ -56,6 +58,7 @@ impl Default for JudgeOptions {
             lag_high_bytes: 256 << 20,
             lag_normal_bytes: 32 << 20,
             lag_hold: Duration::from_secs(4),
+            forget_after: Duration::from_secs(24 * 3_600),
             clusters_max: 2_000,
             members_max: 64,
         }

@@ -241,7 +241,10 @@ fn doubt(state: &ClusterState, now: Timestamp, options: &JudgeOptions) -> Option
     let [primary] = writable.as_slice() else { return None };
     let dark = state.members.keys().find(|name| {
         let was = state.memory.member_facts.get(*name).is_some_and(|facts| facts.was_writable);
-        was && *name != primary && state.writable(name, now, options).is_none()
+        // Silence counts only once it was asked.
+        let asked =
+            state.members.get(*name).is_some_and(|member| member.sql.tried_at.or(member.rest.tried_at).is_some());
+        was && asked && *name != primary && state.writable(name, now, options).is_none()
     })?;
     Some((primary.clone(), dark.clone()))
 }

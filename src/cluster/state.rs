@@ -40,15 +40,17 @@ impl ClusterState {
 
     /// Whether a DCS is watched at all; without one the claims of Patroni's REST API must do.
     pub(super) fn has_dcs(&self) -> bool {
-        self.dcs.is_watched()
+        self.memory.has_dcs
     }
 
     /// The lock's owner, while that is known freshly.
     pub(super) fn leader(&self, now: Timestamp, options: &JudgeOptions) -> Option<&str> {
-        if self.has_dcs() && !self.dcs.is_current(now, options) {
-            return None;
-        }
-        self.memory.leader.as_deref()
+        let current = if self.has_dcs() {
+            self.dcs.is_current(now, options)
+        } else {
+            self.view.as_ref().is_some_and(|(at, _)| now.since(*at) <= options.fresh)
+        };
+        self.memory.leader.as_deref().filter(|_| current)
     }
 
     pub(super) fn loop_wait(&self) -> Duration {

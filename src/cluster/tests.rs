@@ -1,6 +1,10 @@
 //! Scripted sequences: what every lab fault and every surprise must, and must not, make the judge say.
 
+mod outputs;
+mod property;
+mod restart;
 mod script;
+mod surprises;
 
 use script::{Script, primary, replica};
 

@@ -10,17 +10,39 @@ use crate::model::observation::{LeaseStatus, MemberAddress};
 /// Seconds that a lease may fall below what one missed renewal explains, before that is news.
 const LEASE_SLACK_SECONDS: i64 = 4;
 
-/// Takes in the members that are expected. Those that are gone from the list stay, as not present.
-pub(super) fn expected(state: &mut ClusterState, list: &[MemberAddress], options: &JudgeOptions) {
+/// Takes in the members that are expected. Those that are gone from the list stay, as not present, until they have been
+/// left out for long.
+pub(super) fn expected(state: &mut ClusterState, list: &[MemberAddress], at: Timestamp, options: &JudgeOptions) {
     for member in state.members.values_mut() {
         member.address.present = false;
+        member.unlisted_since.get_or_insert(at);
     }
     for address in list.iter().filter(|address| !address.member.is_empty()) {
         if state.members.len() < options.members_max || state.members.contains_key(&address.member) {
-            state.members.entry(address.member.clone()).or_default().address = address.clone();
+            let member = state.members.entry(address.member.clone()).or_default();
+            member.address = address.clone();
+            member.unlisted_since = None;
         }
     }
     state.memory.members = state.members.values().map(|member| member.address.clone()).collect();
+}
+
+/// Forgets members that nobody has named for long, with what they explain.
+fn forget(state: &mut ClusterState, now: Timestamp, options: &JudgeOptions, out: &mut Drafts) {
+    let gone =
+        |member: &MemberState| member.unlisted_since.is_some_and(|since| now.since(since) >= options.forget_after);
+    let names: Vec<_> = state.members.iter().filter(|(_, member)| gone(member)).map(|(name, _)| name.clone()).collect();
+    for name in names {
+        state.members.remove(&name);
+        state.memory.member_facts.remove(&name);
+        state.memory.members.retain(|address| address.member != name);
+        state.overlap.forget(&name);
+        if state.memory.split_brain.as_ref().is_some_and(|split| split.members.contains(&name)) {
+            state.memory.split_brain = None;
+            let text = format!("{name} is no longer watched: whether it took writes was never seen");
+            out.push(Draft::notice("split_brain_ended", now).text(text).field("confirmed", false));
+        }
+    }
 }
 
 /// A new start time of the postmaster. `started` is on the member's own clock and only compared with itself.
@@ -155,6 +177,7 @@ pub(super) fn tick(state: &mut ClusterState, now: Timestamp, options: &JudgeOpti
             out.push(source_event(("postgres_down", "postgres_up"), ("PostgreSQL", name), down, &reason, now));
         }
     }
+    forget(state, now, options, out);
     failsafe(state, now, options, out);
     mismatch(state, now, options, out);
 }

@@ -1,1 +1,295 @@
 //! Incidents of scripted events and beliefs.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::incident::{AlertChange, Correlator, CorrelatorOptions, IncidentChange, IncidentChangeKind};
+use crate::model::cluster::{Cluster, Health, Member, Role};
+use crate::model::incident::{IncidentState, PhaseName};
+use crate::model::{Event, EventSeverity, Timestamp};
+
+const START: Timestamp = Timestamp::from_secs(1_800_000_000);
+
+fn at(seconds: u64) -> Timestamp {
+    START + Duration::from_secs(seconds)
+}
+
+fn event(seconds: u64, name: &str, member: &str, fields: &[(&str, &str)]) -> Event {
+    let severity = match name {
+        "leader_lost" | "split_brain_confirmed" | "dcs_quorum_lost" => EventSeverity::Critical,
+        "leader_changed" if fields.contains(&("planned", "true")) => EventSeverity::Notice,
+        "leader_changed" => EventSeverity::Critical,
+        "leader_returned" | "split_brain_ended" | "lease_renewed" => EventSeverity::Info,
+        _ => EventSeverity::Warning,
+    };
+    Event {
+        id: format!("demo/{name}/{member}/{seconds}"),
+        time: at(seconds),
+        cluster: "demo".to_owned(),
+        member: (!member.is_empty()).then(|| member.to_owned()),
+        event: name.to_owned(),
+        severity,
+        source: "judge".to_owned(),
+        text: format!("{name} {member}"),
+        fields: fields.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+    }
+}
+
+fn member(name: &str, role: Role) -> Member {
+    Member {
+        name: name.to_owned(),
+        role,
+        state: if role == Role::Replica { "streaming" } else { "running" }.to_owned(),
+        writable: Some(role == Role::Primary),
+        timeline: Some(1),
+        lag_bytes: None,
+        lag_seconds: None,
+        receive_lag_bytes: None,
+        lsn: None,
+        seen_at: None,
+        host: String::new(),
+        port: 5432,
+        rest_url: None,
+        postgres_version: None,
+        patroni_version: None,
+        postmaster_start_time: None,
+        upstream: None,
+        replication_state: None,
+        pending_restart: None,
+        tags: BTreeMap::new(),
+        connections: None,
+        present: true,
+        sources: Vec::new(),
+    }
+}
+
+fn belief(health: Health, leader: Option<&str>) -> Cluster {
+    let role = |name| if leader == Some(name) { Role::Primary } else { Role::Replica };
+    Cluster {
+        name: "demo".to_owned(),
+        health,
+        reasons: Vec::new(),
+        leader: leader.map(str::to_owned),
+        writable: leader.into_iter().map(str::to_owned).collect(),
+        timeline: Some(1),
+        system_identifier: None,
+        paused: Some(false),
+        failsafe: Some(false),
+        sync_mode: None,
+        split_brain: None,
+        lock: None,
+        dcs: None,
+        config: None,
+        members: ["n1", "n2", "n3"].map(|name| member(name, role(name))).into(),
+    }
+}
+
+struct Story {
+    correlator: Correlator,
+    changes: Vec<IncidentChange>,
+}
+
+impl Story {
+    fn new() -> Self {
+        Self { correlator: Correlator::new(CorrelatorOptions::default()), changes: Vec::new() }
+    }
+
+    fn event(&mut self, event: Event) {
+        self.changes.extend(self.correlator.events(&[event]));
+    }
+
+    fn alert(&mut self, seconds: u64, name: &str, severity: EventSeverity, firing: bool) {
+        let alert =
+            AlertChange { cluster: "demo".to_owned(), name: name.to_owned(), severity, firing, at: at(seconds) };
+        self.changes.extend(self.correlator.alert(&alert));
+    }
+
+    fn believe(&mut self, seconds: std::ops::Range<u64>, cluster: &Cluster) {
+        for second in seconds {
+            self.changes.extend(self.correlator.belief(cluster, at(second)));
+        }
+    }
+
+    fn kinds(&self) -> Vec<IncidentChangeKind> {
+        let mut kinds: Vec<_> = self.changes.iter().map(|change| change.kind).collect();
+        kinds.retain(|kind| *kind != IncidentChangeKind::Updated);
+        kinds
+    }
+}
+
+#[test]
+fn a_failover_opens_once_and_settles_once() {
+    let mut story = Story::new();
+    story.believe(0..10, &belief(Health::Ok, Some("n1")));
+    story.event(event(4, "rest_down", "n1", &[]));
+    story.event(event(10, "leader_lost", "n1", &[("kind", "expired"), ("old", "n1"), ("planned", "false")]));
+    story.event(event(12, "leader_changed", "n2", &[("old", "n1"), ("new", "n2"), ("planned", "false")]));
+    story.alert(13, "NoLeader", EventSeverity::Critical, true);
+    story.believe(10..13, &belief(Health::Critical, None));
+    story.believe(13..20, &belief(Health::Warning, Some("n2")));
+    story.alert(20, "NoLeader", EventSeverity::Critical, false);
+    story.believe(20..60, &belief(Health::Ok, Some("n2")));
+    assert_eq!(story.kinds(), [IncidentChangeKind::Opened, IncidentChangeKind::Settled]);
+    let incident = &story.changes.last().unwrap().incident;
+    assert_eq!(incident.id, format!("demo-{}", at(10).millis()));
+    assert_eq!(incident.title, "n1 lost the leader key (lease expired), n2 took over");
+    assert_eq!(incident.subject, "n1 lost the leader key (lease expired)");
+    assert_eq!((incident.state, incident.settled_at), (IncidentState::Settled, Some(at(50))));
+    assert_eq!(incident.severity, EventSeverity::Critical);
+    let phases: Vec<_> = incident.phases.iter().map(|phase| (phase.name, phase.at)).collect();
+    assert_eq!(
+        phases,
+        [
+            (PhaseName::Trigger, at(4)),
+            (PhaseName::Detected, at(10)),
+            (PhaseName::LeaseExpired, at(10)),
+            (PhaseName::LockTaken, at(12)),
+            (PhaseName::Promoted, at(13)),
+            (PhaseName::LastReplicaStreaming, at(13)),
+        ]
+    );
+    assert_eq!(incident.impact.write_outage_seconds, Some(4.0));
+    assert_eq!(incident.events.len(), 3);
+    assert_eq!(incident.alerts[0].resolved_at, Some(at(20)));
+    assert!(story.correlator.open("demo").is_none());
+}
+
+#[test]
+fn a_planned_switchover_opens_nothing() {
+    let mut story = Story::new();
+    story.believe(0..5, &belief(Health::Ok, Some("n1")));
+    story.event(event(5, "switchover_requested", "", &[]));
+    story.believe(5..8, &belief(Health::Warning, None));
+    story.event(event(8, "leader_changed", "n2", &[("old", "n1"), ("planned", "true")]));
+    story.event(event(8, "switchover_completed", "n2", &[]));
+    story.believe(8..200, &belief(Health::Ok, Some("n2")));
+    assert_eq!(story.changes, []);
+}
+
+#[test]
+fn what_opens_and_what_only_joins() {
+    for (name, opens) in [
+        ("leader_lost", true),
+        ("leader_changed", true),
+        ("split_brain_confirmed", true),
+        ("dcs_quorum_lost", true),
+        ("replica_broken", true),
+        ("split_brain_possible", false),
+        ("member_lost", false),
+        ("lag_high", false),
+        ("dcs_member_down", false),
+        ("primary_restarted_in_place", false),
+        ("leader_returned", false),
+    ] {
+        let mut story = Story::new();
+        story.event(event(1, name, "n1", &[]));
+        assert_eq!(!story.changes.is_empty(), opens, "{name}");
+    }
+}
+
+#[test]
+fn a_critical_alert_opens_and_a_warning_does_not() {
+    let mut story = Story::new();
+    story.alert(1, "Lag", EventSeverity::Warning, true);
+    assert_eq!(story.changes, []);
+    story.alert(2, "DiskFull", EventSeverity::Critical, true);
+    assert_eq!(story.kinds(), [IncidentChangeKind::Opened]);
+    assert_eq!(story.changes[0].incident.subject, "alert DiskFull fires");
+    // Healthy by belief, but the alert goes on.
+    story.believe(3..200, &belief(Health::Ok, Some("n1")));
+    assert_eq!(story.kinds(), [IncidentChangeKind::Opened]);
+    story.alert(200, "DiskFull", EventSeverity::Critical, false);
+    story.believe(200..240, &belief(Health::Ok, Some("n1")));
+    assert_eq!(story.kinds(), [IncidentChangeKind::Opened, IncidentChangeKind::Settled]);
+}
+
+#[test]
+fn a_possible_split_brain_opens_when_it_lasts() {
+    let mut story = Story::new();
+    story.event(event(1, "split_brain_possible", "n1", &[("members", "n1,n2")]));
+    story.believe(1..8, &belief(Health::Warning, Some("n2")));
+    story.event(event(8, "split_brain_ended", "", &[("confirmed", "false")]));
+    story.believe(8..30, &belief(Health::Ok, Some("n2")));
+    assert_eq!(story.changes, []);
+    story.event(event(40, "split_brain_possible", "n1", &[("members", "n1,n2")]));
+    story.believe(40..55, &belief(Health::Warning, Some("n2")));
+    assert_eq!(story.kinds(), [IncidentChangeKind::Opened]);
+}
+
+#[test]
+fn a_degraded_but_stable_cluster_settles_after_ten_minutes() {
+    let mut story = Story::new();
+    story.event(event(1, "leader_lost", "n1", &[("kind", "expired")]));
+    story.event(event(3, "leader_changed", "n2", &[("old", "n1"), ("planned", "false")]));
+    story.believe(3..590, &belief(Health::Warning, Some("n2")));
+    assert_eq!(story.kinds(), [IncidentChangeKind::Opened]);
+    story.believe(590..610, &belief(Health::Warning, Some("n2")));
+    assert_eq!(story.kinds(), [IncidentChangeKind::Opened, IncidentChangeKind::Settled]);
+}
+
+#[test]
+fn a_broken_replica_keeps_its_incident_open() {
+    let mut story = Story::new();
+    story.event(event(1, "replica_broken", "n3", &[]));
+    story.believe(1..2_000, &belief(Health::Warning, Some("n1")));
+    assert_eq!(story.kinds(), [IncidentChangeKind::Opened]);
+}
+
+#[test]
+fn relapses_join_and_health_must_be_unbroken() {
+    let mut story = Story::new();
+    story.event(event(1, "dcs_quorum_lost", "", &[]));
+    story.believe(1..20, &belief(Health::Critical, None));
+    story.event(event(20, "dcs_quorum_restored", "", &[]));
+    story.believe(20..45, &belief(Health::Ok, Some("n1")));
+    story.event(event(45, "leader_lost", "n1", &[("kind", "released")]));
+    story.believe(45..50, &belief(Health::Critical, None));
+    story.event(event(50, "leader_returned", "n1", &[]));
+    story.believe(50..79, &belief(Health::Ok, Some("n1")));
+    assert_eq!(story.kinds(), [IncidentChangeKind::Opened]);
+    story.believe(79..85, &belief(Health::Ok, Some("n1")));
+    assert_eq!(story.kinds(), [IncidentChangeKind::Opened, IncidentChangeKind::Settled]);
+}
+
+#[test]
+fn it_survives_a_restart_and_ignores_repeated_events() {
+    let mut story = Story::new();
+    let lost = event(1, "leader_lost", "n1", &[("kind", "expired")]);
+    story.event(lost.clone());
+    let kept = serde_json::to_string(story.correlator.memory()).unwrap();
+    story.correlator = Correlator::restore(CorrelatorOptions::default(), serde_json::from_str(&kept).unwrap());
+    story.event(lost);
+    let open = story.correlator.open("demo").unwrap();
+    assert_eq!(open.events.len(), 1);
+    let id = open.id.clone();
+    assert_eq!(story.correlator.acknowledge(&id).unwrap().incident.state, IncidentState::Acknowledged);
+    assert!(story.correlator.acknowledge(&id).is_none());
+    let settled = story.correlator.forget("demo", at(9)).unwrap();
+    assert_eq!((settled.kind, settled.incident.settled_at), (IncidentChangeKind::Settled, Some(at(9))));
+}
+
+#[test]
+fn it_is_bounded() {
+    let mut story = Story::new();
+    story.event(event(0, "leader_lost", "n1", &[]));
+    for second in 1..1_000 {
+        story.event(event(second, "rest_down", "n1", &[]));
+    }
+    let open = story.correlator.open("demo").unwrap();
+    assert_eq!((open.events.len(), open.events_left_out), (500, 500));
+}
+
+#[test]
+fn its_json_has_the_names_of_the_contract() {
+    let mut story = Story::new();
+    story.event(event(1, "leader_lost", "n1", &[("kind", "expired")]));
+    let json = serde_json::to_value(&story.changes[0].incident).unwrap();
+    for name in ["id", "cluster", "title", "severity", "state", "opened_at", "settled_at", "causes", "phases", "impact"]
+    {
+        assert!(json.get(name).is_some(), "{name}");
+    }
+    assert_eq!(json["state"], "open");
+    assert_eq!(json["severity"], "critical");
+    assert_eq!(json["phases"][0]["name"], "trigger");
+    assert!(json["impact"]["write_outage_seconds"].is_null());
+}

@@ -6,8 +6,8 @@ use std::time::Duration;
 use crate::cluster::{Judge, JudgeOptions};
 use crate::model::cluster::Cluster;
 use crate::model::observation::{
-    Claim, DcsChange, DcsHealth, DcsKey, DcsSnapshot, Failure, FailureKind, LeaseStatus, MemberAddress, PatroniStatus,
-    PostgresStatus, Source, WalReceiver, WalSender,
+    Claim, ClusterView, ClusterViewMember, DcsChange, DcsHealth, DcsKey, DcsSnapshot, Failure, FailureKind,
+    LeaseStatus, MemberAddress, PatroniStatus, PostgresStatus, Source, WalReceiver, WalSender,
 };
 use crate::model::{Event, Lsn, Observation, Timestamp};
 
@@ -23,13 +23,24 @@ pub(super) struct Node {
     /// Streams from this member.
     pub(super) upstream: Option<String>,
     pub(super) replay_blocked: bool,
+    /// It runs and its receiver does not: positions stand still.
+    pub(super) broken: bool,
     pub(super) started: i64,
     lsn: u64,
     replay: u64,
 }
 
 pub(super) fn primary(timeline: u32) -> Node {
-    Node { primary: true, timeline, upstream: None, replay_blocked: false, started: 0, lsn: 0, replay: 0 }
+    Node {
+        primary: true,
+        timeline,
+        upstream: None,
+        replay_blocked: false,
+        broken: false,
+        started: 0,
+        lsn: 0,
+        replay: 0,
+    }
 }
 
 pub(super) fn replica(upstream: &str, timeline: u32) -> Node {
@@ -44,7 +55,6 @@ pub(super) struct Fails(pub(super) FailureKind, pub(super) &'static str);
 pub(super) struct Script {
     pub(super) judge: Judge,
     pub(super) now: Timestamp,
-    start: Timestamp,
     pub(super) nodes: BTreeMap<String, Node>,
     pub(super) rest_fails: BTreeMap<String, Fails>,
     pub(super) sql_fails: BTreeMap<String, Fails>,
@@ -56,6 +66,8 @@ pub(super) struct Script {
     pub(super) etcd_fails: BTreeMap<String, Fails>,
     pub(super) etcd_unhealthy: Vec<String>,
     pub(super) lease_ttl: i64,
+    /// Only Patroni's REST API and PostgreSQL are asked.
+    pub(super) without_dcs: bool,
     /// Bytes of WAL that each primary writes in a step.
     pub(super) wal_step: u64,
     pub(super) events: Vec<Event>,
@@ -68,11 +80,21 @@ pub(super) struct Script {
 impl Script {
     /// n1 leads, n2 and n3 stream; light load.
     pub(super) fn healthy() -> Self {
+        let mut script = Self::new();
+        script.snapshot();
+        script
+    }
+
+    /// The same, with only `--patroni` given.
+    pub(super) fn healthy_without_dcs() -> Self {
+        Self { without_dcs: true, ..Self::new() }
+    }
+
+    fn new() -> Self {
         let start = Timestamp::from_secs(1_800_000_000);
         let mut script = Self {
             judge: Judge::new(JudgeOptions::default()),
             now: start,
-            start,
             nodes: BTreeMap::new(),
             rest_fails: BTreeMap::new(),
             sql_fails: BTreeMap::new(),
@@ -83,6 +105,7 @@ impl Script {
             etcd_fails: BTreeMap::new(),
             etcd_unhealthy: Vec::new(),
             lease_ttl: 25,
+            without_dcs: false,
             wal_step: 1_000,
             events: Vec::new(),
             taken: 0,
@@ -105,7 +128,6 @@ impl Script {
             script.keys.insert(key.key.clone(), key);
         }
         script.members();
-        script.snapshot();
         script
     }
 
@@ -167,6 +189,34 @@ impl Script {
         self.sql_fails.insert(name.to_owned(), Fails(FailureKind::Refused, "connection refused"));
     }
 
+    /// Nobody but Daraji restarts: it remembers what it kept.
+    pub(super) fn restart(&mut self) {
+        let kept = serde_json::to_string(&self.judge.memory()).unwrap();
+        self.judge = Judge::restore(JudgeOptions::default(), serde_json::from_str(&kept).unwrap());
+    }
+
+    pub(super) fn fail_sql(&mut self, name: &str, kind: FailureKind, error: &'static str) {
+        self.sql_fails.insert(name.to_owned(), Fails(kind, error));
+    }
+
+    pub(super) fn node(&mut self, name: &str) -> &mut Node {
+        self.nodes.get_mut(name).unwrap()
+    }
+
+    pub(super) fn fail_etcd(&mut self, member: usize, kind: FailureKind) {
+        self.etcd_fails.insert(ETCD[member].to_owned(), Fails(kind, "no answer"));
+    }
+
+    pub(super) fn etcd_says_no_leader(&mut self, member: usize) {
+        self.etcd_unhealthy.push(ETCD[member].to_owned());
+    }
+
+    pub(super) fn heal_etcd(&mut self) {
+        self.etcd_fails.clear();
+        self.etcd_unhealthy.clear();
+        self.dcs_fails = None;
+    }
+
     /// All of the host is silent.
     pub(super) fn lose_host(&mut self, name: &str) {
         let silent = Fails(FailureKind::Timeout, "timed out");
@@ -174,7 +224,7 @@ impl Script {
         self.sql_fails.insert(name.to_owned(), silent);
     }
 
-    fn change(&mut self, puts: Vec<(&str, &str)>, deletes: &[&str]) {
+    pub(super) fn change(&mut self, puts: Vec<(&str, &str)>, deletes: &[&str]) {
         self.revision += 1;
         let puts: Vec<_> = puts.into_iter().map(|(key, value)| self.key(key, value)).collect();
         for key in deletes {
@@ -184,6 +234,9 @@ impl Script {
             self.keys.insert(key.key.clone(), key.clone());
         }
         let deletes = deletes.iter().map(|key| (*key).to_owned()).collect();
+        if self.without_dcs {
+            return;
+        }
         self.observe(Source::Dcs, Claim::DcsChange(DcsChange { revision: self.revision, puts, deletes }));
     }
 
@@ -232,10 +285,6 @@ impl Script {
         self.events.iter().find(|event| event.event == name).unwrap_or_else(|| panic!("no {name} in {:?}", self.told()))
     }
 
-    pub(super) fn seconds(&self) -> f64 {
-        self.now.since(self.start).as_secs_f64()
-    }
-
     /// Lets time pass: writes, replicates, probes, ticks.
     pub(super) fn run(&mut self, seconds: f64) {
         let end = self.now + Duration::from_secs_f64(seconds);
@@ -253,11 +302,14 @@ impl Script {
                     self.ask_rest(name);
                 }
             }
-            if self.steps % 10 == 0 {
+            if self.steps % 10 == 0 && !self.without_dcs {
                 self.ask_dcs();
             }
-            if self.steps % 20 == 0 {
+            if self.steps % 20 == 0 && !self.without_dcs {
                 self.ask_etcd();
+            }
+            if self.steps % 20 == 0 && self.without_dcs {
+                self.ask_view();
             }
             if self.steps % 3 == 0 {
                 self.events.extend(self.judge.tick(self.now));
@@ -276,7 +328,7 @@ impl Script {
         for name in NAMES {
             let from = self.nodes.get(name).and_then(|node| node.upstream.clone());
             let Some(lsn) = from.and_then(|from| self.nodes.get(&from)).map(|node| node.lsn) else { continue };
-            if let Some(node) = self.nodes.get_mut(name).filter(|node| !node.primary) {
+            if let Some(node) = self.nodes.get_mut(name).filter(|node| !node.primary && !node.broken) {
                 node.lsn = lsn;
                 if !node.replay_blocked {
                     node.replay = lsn;
@@ -310,14 +362,14 @@ impl Script {
             replay_lsn: Some(Lsn(other.replay)),
             ..WalSender::default()
         };
-        let receiver = node.upstream.as_ref().map(|upstream| WalReceiver {
+        let receiver = node.upstream.as_ref().filter(|_| !node.broken).map(|upstream| WalReceiver {
             status: "streaming".to_owned(),
             received_timeline: Some(node.timeline),
             sender_host: Some(format!("host-{upstream}")),
             sender_port: Some(5432),
             ..WalReceiver::default()
         });
-        let followers = self.nodes.iter().filter(|(_, other)| other.upstream.as_deref() == Some(name));
+        let followers = self.nodes.iter().filter(|(_, other)| other.upstream.as_deref() == Some(name) && !other.broken);
         PostgresStatus {
             in_recovery: !node.primary,
             timeline: Some(node.timeline),
@@ -354,12 +406,28 @@ impl Script {
             location: (node.primary && up).then_some(Lsn(node.lsn)),
             received_location: (!node.primary && up).then_some(Lsn(node.lsn)),
             replayed_location: (!node.primary && up).then_some(Lsn(node.replay)),
-            replication_state: node.upstream.as_ref().filter(|_| up).map(|_| "streaming".to_owned()),
+            replication_state: node.upstream.as_ref().filter(|_| up && !node.broken).map(|_| "streaming".to_owned()),
             postmaster_start_time: Some(self.start_time(name)),
             server_version: Some(150_018),
             patroni_version: Some("4.1.5".to_owned()),
             ..PatroniStatus::default()
         }
+    }
+
+    /// `/cluster` as Patroni would make it from the keys.
+    fn ask_view(&mut self) {
+        let leader = self.keys.get("leader").map(|key| key.value.clone());
+        let member = |name: &str| ClusterViewMember {
+            name: name.to_owned(),
+            role: if leader.as_deref() == Some(name) { "leader" } else { "replica" }.to_owned(),
+            state: "running".to_owned(),
+            ..ClusterViewMember::default()
+        };
+        let members =
+            NAMES.iter().filter(|name| self.keys.contains_key(&format!("members/{name}"))).map(|name| member(name));
+        let view = ClusterView { members: members.collect(), ..ClusterView::default() };
+        let Some(from) = NAMES.iter().find(|name| !self.rest_fails.contains_key(**name)) else { return };
+        self.observe(Source::Rest { member: (*from).to_owned() }, Claim::ClusterView(view));
     }
 
     fn ask_dcs(&mut self) {
