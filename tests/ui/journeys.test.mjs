@@ -98,7 +98,7 @@ test('logs: search, histogram, facets, a row with its fields and context', async
 
   // A facet narrows; the same click again widens.
   const facets = page.getByRole('complementary', { name: 'Facets' });
-  const source = facets.locator('section', { hasText: 'source' }).locator('button.value').first();
+  const source = facets.getByRole('region', { name: 'source' }).locator('button.value').first();
   await source.waitFor();
   const value = await source.locator('.text').innerText();
   await source.click();
@@ -111,7 +111,7 @@ test('logs: search, histogram, facets, a row with its fields and context', async
   // A row opens in place, and its fields filter.
   await settled(page);
   await page.locator('button.line').first().click();
-  await page.getByRole('button', { name: /^Exclude severity/ }).waitFor();
+  await page.locator('.detail').getByRole('button', { name: /^Exclude severity/ }).waitFor();
   assert.ok(param(page, 'row'));
   await page.getByRole('button', { name: /^20 lines around/ }).click();
   await page.locator('.context [aria-current="true"]').waitFor();

@@ -1,4 +1,6 @@
 // The charts of a cluster's page as data: add one here and it is on the page. Names follow the community's exporters.
+// Gauges are read through `last_over_time` with a short range: a plain selector would show the last value of a lost member
+// for another five minutes, which is how "unknown" turns into "fine".
 import type { Unit } from '../lib/format';
 
 export interface ChartSpec {
@@ -15,7 +17,7 @@ export interface ChartSpec {
 export const CLUSTER_CHARTS: ChartSpec[] = [
   {
     id: 'lag', title: 'Replication lag', unit: 'bytes',
-    queries: [{ expr: (s) => `max by (member) (daraji_replication_lag_bytes{${s}})` }],
+    queries: [{ expr: (s) => `max by (member) (last_over_time(daraji_replication_lag_bytes{${s}}[30s]))` }],
     empty: 'No replica has reported its position.',
   },
   {
@@ -28,7 +30,7 @@ export const CLUSTER_CHARTS: ChartSpec[] = [
   },
   {
     id: 'connections', title: 'Connections by state', unit: 'count', stacked: true,
-    queries: [{ expr: (s) => `sum by (state) (pg_stat_activity_count{${s}})` }],
+    queries: [{ expr: (s, r) => `sum by (state) (last_over_time(pg_stat_activity_count{${s}}[${r}]))` }],
     empty: 'No statistics from PostgreSQL yet.',
   },
   {
@@ -46,7 +48,7 @@ export const CLUSTER_CHARTS: ChartSpec[] = [
   },
   {
     id: 'locks', title: 'Locks by mode', unit: 'count', stacked: true,
-    queries: [{ expr: (s) => `sum by (mode) (pg_locks_count{${s}}) > 0` }],
+    queries: [{ expr: (s, r) => `sum by (mode) (last_over_time(pg_locks_count{${s}}[${r}])) > 0` }],
     empty: 'No locks are held.',
   },
   {
