@@ -12,9 +12,11 @@ use anyhow::Context as _;
 use serde::Deserialize;
 use tracing::error;
 
+use crate::collect::host::HostCollector;
 use crate::collect::logs::LogSource;
 use crate::collect::logs::ship::{SampleHook, SharedStatus, Ship, ShipConfig, ShipError};
 use crate::intake::spool::SpoolOptions;
+use crate::model::Labels;
 use crate::platform::clock::Clock;
 use crate::platform::disk::Disk;
 use crate::platform::http_client::HttpError;
@@ -107,10 +109,11 @@ pub async fn main(path: PathBuf, server: Option<String>, clock: Clock) -> anyhow
     let host = host_hook(&config);
     start(config, clock, &group, host).await?;
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    let stop = group.stop_token();
     tokio::select! {
         interrupted = tokio::signal::ctrl_c() => interrupted?,
         _ = terminate.recv() => {}
-        () = group.stop_token().cancelled() => error!("a part of the agent died, stopping"),
+        () = stop.cancelled() => error!("a part of the agent died, stopping"),
     }
     group.stop(STOP_GRACE).await;
     Ok(ExitCode::SUCCESS)
@@ -158,3 +161,14 @@ pub async fn start(
 
 /// How long the agent's tasks get to end.
 pub const STOP_GRACE: Duration = Duration::from_secs(5);
+
+/// Statistics of this host, if they are wanted.
+fn host_hook(config: &AgentConfig) -> Option<SampleHook> {
+    if !config.host {
+        return None;
+    }
+    let labels = [("cluster", config.cluster.as_str()), ("member", config.member.as_str()), ("job", "node")];
+    let labels = Labels::from_pairs(labels.into_iter().chain([("instance", config.member.as_str())]));
+    let collector = HostCollector::new("/proc", "/sys", labels);
+    Some(Box::new(move |now| collector.collect(now)))
+}

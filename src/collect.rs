@@ -26,7 +26,7 @@ mod watcher;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-pub use config::CollectConfig;
+pub use config::{ClusterConfig, CollectConfig, DiscoverConfig, ScrapeConfig};
 pub use services::FastProbe;
 pub use sink::Sink;
 pub use targets::Targets;

@@ -51,3 +51,50 @@ pub struct Parts {
     pub tokens: TokenCheck,
     pub reload: watch::Sender<()>,
 }
+
+/// Bytes of a request body, unless a route takes more.
+const BODY_BYTES_MAX: usize = 4 << 20;
+
+/// Everything on one port.
+pub fn router(parts: Parts) -> Router {
+    let own = v1::Api {
+        clock: parts.clock.clone(),
+        started_at: parts.started_at,
+        belief: parts.belief,
+        logs: Arc::clone(&parts.logs),
+        state: parts.state,
+        outbox: Arc::clone(parts.alerting.outbox()),
+        targets: parts.targets.clone(),
+        tokens: parts.tokens.clone(),
+    };
+    let push = agent_push::AgentPush {
+        clock: parts.clock,
+        intake: parts.intake,
+        logs: parts.logs,
+        targets: parts.targets,
+    };
+    let reload = parts.reload;
+    Router::new()
+        .merge(v1::router(own))
+        .route("/metrics", get(metrics).with_state(parts.telemetry))
+        .route("/-/healthy", get(|| async { "daraji is healthy.\n" }))
+        .route("/-/ready", get(|| async { "daraji is ready.\n" }))
+        .route("/ready", get(|| async { "ready\n" }))
+        .route("/-/reload", post(reload_configuration).with_state(reload))
+        .fallback(ui::fallback)
+        .layer(axum::extract::DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .merge(agent_push::router(push))
+        .layer(from_fn_with_state(parts.tokens, auth::guard))
+        .layer(CompressionLayer::new())
+}
+
+async fn metrics(State(telemetry): State<Telemetry>) -> ([(axum::http::HeaderName, &'static str); 1], String) {
+    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    ([(axum::http::header::CONTENT_TYPE, kind)], telemetry.encode())
+}
+
+/// Takes effect when everything in the configuration is right; what is wrong stands in the log.
+async fn reload_configuration(State(reload): State<watch::Sender<()>>) -> StatusCode {
+    reload.send_replace(());
+    StatusCode::ACCEPTED
+}

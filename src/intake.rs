@@ -14,13 +14,13 @@ use crate::model::{Batch, LogRecord, Observation};
 use crate::platform::tasks::blocking;
 use crate::platform::telemetry::Telemetry;
 use crate::store::logs::{LogStore, LogStoreError, Origin};
-use crate::store::metrics::{MetricStore, MetricStoreError};
+use crate::store::metrics::{MetricError, MetricStore};
 
 /// Why a batch was not accepted. Nothing of it counts as written; sending it again is safe.
 #[derive(Debug, thiserror::Error)]
 pub enum IntakeError {
     #[error("write samples")]
-    Samples(#[source] MetricStoreError),
+    Samples(#[source] MetricError),
     #[error("write log records")]
     Records(#[source] LogStoreError),
     #[error("the server is stopping")]

@@ -36,3 +36,6 @@ pub mod notify;
 pub mod http;
 
 pub mod agent;
+pub mod cli;
+pub mod config;
+pub mod serve;

@@ -5,6 +5,7 @@
 //! message, under the same key.
 
 pub mod config;
+pub mod mail;
 pub mod outbox;
 pub mod pipeline;
 pub mod retry;

@@ -63,3 +63,7 @@ pub(super) struct TestArgs {
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
 }
+
+pub(super) fn test(_args: &TestArgs) -> anyhow::Result<ExitCode> {
+    anyhow::bail!("stub")
+}

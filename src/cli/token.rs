@@ -11,7 +11,8 @@ use super::client::{Client, ServerArgs, percent_encode};
 use super::{print_table, say};
 use crate::model::Timestamp;
 use crate::platform::clock::Clock;
-use crate::store::state::{StateStore, TokenRole};
+use crate::store::state::StateStore;
+use crate::store::state::tokens::Role;
 
 #[derive(Debug, Args)]
 #[command(after_help = "With --data the data directory is changed directly, which needs a stopped server.
@@ -53,11 +54,12 @@ pub(super) async fn run(args: TokenArgs, clock: &Clock) -> anyhow::Result<ExitCo
 }
 
 fn offline(command: &TokenCommand, dir: &std::path::Path, now: Timestamp) -> anyhow::Result<ExitCode> {
-    let (state, _) = StateStore::open(dir)
+    let state = StateStore::open(dir, now)
         .with_context(|| format!("open {} (a running server holds it; leave out --data then)", dir.display()))?;
     match command {
         TokenCommand::Add { name, role } => {
-            let role: TokenRole = role.parse()?;
+            let role = Role::parse(role)
+                .with_context(|| format!("{role:?} is not one of viewer, operator, admin, agent"))?;
             say(state.create_token(name, role, now)?.expose());
         }
         TokenCommand::List => {

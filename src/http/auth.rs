@@ -13,21 +13,21 @@ use axum::response::{IntoResponse as _, Response};
 
 use crate::http::error::ApiError;
 use crate::http::listen::Peer;
-use crate::store::state::TokenRole;
+use crate::store::state::tokens::Role;
 
 /// The cookie that the UI's session holds the token in; event streams and websockets cannot send a header.
 pub const SESSION_COOKIE: &str = "daraji_token";
 
 /// Looks a token up.
 #[derive(Clone)]
-pub struct TokenCheck(Arc<dyn Fn(&str) -> Option<TokenRole> + Send + Sync>);
+pub struct TokenCheck(Arc<dyn Fn(&str) -> Option<Role> + Send + Sync>);
 
 impl TokenCheck {
-    pub fn new(check: impl Fn(&str) -> Option<TokenRole> + Send + Sync + 'static) -> Self {
+    pub fn new(check: impl Fn(&str) -> Option<Role> + Send + Sync + 'static) -> Self {
         Self(Arc::new(check))
     }
 
-    pub fn role_of(&self, token: &str) -> Option<TokenRole> {
+    pub fn role_of(&self, token: &str) -> Option<Role> {
         (self.0)(token)
     }
 }
@@ -63,13 +63,13 @@ fn need_of(method: &Method, path: &str) -> Need {
     }
 }
 
-fn allows(role: TokenRole, need: Need) -> bool {
+fn allows(role: Role, need: Need) -> bool {
     match need {
         Need::Nothing => true,
-        Need::Read => matches!(role, TokenRole::Viewer | TokenRole::Operator | TokenRole::Admin),
-        Need::Change => matches!(role, TokenRole::Operator | TokenRole::Admin),
-        Need::Push => matches!(role, TokenRole::Agent | TokenRole::Operator | TokenRole::Admin),
-        Need::Administer => matches!(role, TokenRole::Admin),
+        Need::Read => matches!(role, Role::Viewer | Role::Operator | Role::Admin),
+        Need::Change => matches!(role, Role::Operator | Role::Admin),
+        Need::Push => matches!(role, Role::Agent | Role::Operator | Role::Admin),
+        Need::Administer => matches!(role, Role::Admin),
     }
 }
 
@@ -140,13 +140,13 @@ mod tests {
 
     #[test]
     fn roles() {
-        assert!(!allows(TokenRole::Agent, Need::Read));
-        assert!(allows(TokenRole::Agent, Need::Push));
-        assert!(!allows(TokenRole::Viewer, Need::Push));
-        assert!(!allows(TokenRole::Viewer, Need::Change));
-        assert!(allows(TokenRole::Operator, Need::Change));
-        assert!(!allows(TokenRole::Operator, Need::Administer));
-        assert!(allows(TokenRole::Admin, Need::Administer));
+        assert!(!allows(Role::Agent, Need::Read));
+        assert!(allows(Role::Agent, Need::Push));
+        assert!(!allows(Role::Viewer, Need::Push));
+        assert!(!allows(Role::Viewer, Need::Change));
+        assert!(allows(Role::Operator, Need::Change));
+        assert!(!allows(Role::Operator, Need::Administer));
+        assert!(allows(Role::Admin, Need::Administer));
     }
 
     #[test]

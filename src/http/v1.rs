@@ -14,17 +14,19 @@ use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio::sync::{broadcast, watch};
+use tokio::sync::watch;
 
 use crate::http::auth::{TokenCheck, token_of};
 use crate::http::error::ApiError;
 use crate::http::listen::Peer;
 use crate::model::cluster::Cluster;
-use crate::model::{Event, Timestamp};
+use crate::model::Timestamp;
+use crate::notify::Outbox;
 use crate::platform::clock::Clock;
 use crate::platform::error::chain;
 use crate::store::logs::LogStore;
 use crate::store::state::StateStore;
+use crate::store::state::tables::INCIDENTS;
 
 /// Rows of a list at most, whatever is asked.
 const LIMIT_MAX: usize = 5000;
@@ -38,9 +40,9 @@ pub struct Api {
     pub clock: Clock,
     pub started_at: Timestamp,
     pub belief: watch::Receiver<Belief>,
-    pub live_events: broadcast::Sender<Event>,
     pub logs: Arc<LogStore>,
     pub state: Arc<StateStore>,
+    pub outbox: Arc<Outbox>,
     pub targets: crate::collect::Targets,
     pub tokens: TokenCheck,
 }
@@ -95,9 +97,12 @@ struct IncidentFilter {
 
 async fn incidents(State(api): State<Api>, Query(filter): Query<IncidentFilter>) -> Result<Json<Value>, ApiError> {
     let since = filter.since.as_deref().map(parse_time).transpose()?;
-    let all = api.state.incidents().map_err(|error| ApiError::internal(chain(&error)))?;
+    let read = |state: &StateStore| state.read()?.scan(&INCIDENTS, "", usize::MAX);
+    let all = read(&api.state).map_err(|error| ApiError::internal(chain(&error)))?;
     let wanted: Vec<Value> = all
         .into_iter()
+        .rev()
+        .map(|(_, incident)| incident)
         .filter(|incident| {
             let text = |name: &str| incident.get(name).and_then(Value::as_str);
             let cluster_fits = filter.cluster.as_deref().is_none_or(|cluster| text("cluster") == Some(cluster));
@@ -110,7 +115,8 @@ async fn incidents(State(api): State<Api>, Query(filter): Query<IncidentFilter>)
 }
 
 async fn incident(State(api): State<Api>, Path(id): Path<String>) -> Result<Json<Value>, ApiError> {
-    let found = api.state.incident(&id).map_err(|error| ApiError::internal(chain(&error)))?;
+    let read = |state: &StateStore| state.read()?.get(&INCIDENTS, &id);
+    let found = read(&api.state).map_err(|error| ApiError::internal(chain(&error)))?;
     found.map(Json).ok_or_else(|| ApiError::not_found(format!("no incident has the id {id:?}")))
 }
 
@@ -125,7 +131,7 @@ struct Limit {
 
 async fn notifications(State(api): State<Api>, Query(limit): Query<Limit>) -> Result<Response, ApiError> {
     let limit = limit.limit.unwrap_or(100).min(LIMIT_MAX);
-    let rows = api.state.notifications(limit).map_err(|error| ApiError::internal(chain(&error)))?;
+    let rows = api.outbox.list(limit).map_err(|error| ApiError::internal(chain(&error)))?;
     Ok((StatusCode::OK, Json(rows)).into_response())
 }
 

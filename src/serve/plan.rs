@@ -8,6 +8,7 @@ use anyhow::anyhow;
 
 use crate::cli::ServeArgs;
 use crate::collect::ClusterConfig;
+use crate::collect::config::HttpUrl;
 use crate::collect::logs::glob;
 use crate::config::{self, AuthMode, Config, DEFAULT_LISTEN};
 use crate::http::listen::TlsFiles;
@@ -15,6 +16,9 @@ use crate::notify::config::Compiled;
 use crate::platform::yaml::Node;
 use crate::query::promql;
 use crate::rules::{self, RuleGroup, shipped};
+
+/// Groups that name no interval are evaluated this often.
+const RULES_EVERY: Duration = Duration::from_secs(15);
 
 /// A checked configuration.
 #[derive(Clone, Debug)]
@@ -37,7 +41,7 @@ impl Plan {
         };
         let mut problems = Vec::new();
         for url in &args.patroni {
-            match url.parse() {
+            match HttpUrl::parse(url) {
                 Ok(url) => config.clusters.push(ClusterConfig { patroni: vec![url], ..ClusterConfig::default() }),
                 Err(error) => problems.push(format!("--patroni: {error}")),
             }
@@ -100,31 +104,44 @@ fn texts(problems: &[crate::platform::yaml::Problem]) -> Vec<String> {
 /// The rules of the files that are named, or those that come with the program.
 fn load_rules(config: &Config, config_file: Option<&Path>) -> Result<Vec<RuleGroup>, Vec<String>> {
     let check = |expr: &str| promql::parse(expr).map(drop).map_err(|error| error.to_string());
-    let mut groups = Vec::new();
-    let mut problems = Vec::new();
-    let mut load = |file: &str, text: &str| match rules::load(file, text, Duration::from_secs(15), &check) {
-        Ok(found) => groups.extend(found),
-        Err(found) => problems.extend(texts(&found)),
-    };
+    let mut found = Loaded::default();
     let Some(patterns) = &config.rule_files else {
         for (file, text) in shipped::FILES {
-            load(file, text);
+            found.load(file, text, &check);
         }
-        return if problems.is_empty() { Ok(groups) } else { Err(problems) };
+        return found.finish();
     };
     let base = config_file.and_then(Path::parent).unwrap_or(Path::new("."));
     for pattern in patterns {
         let files = glob::expand(&base.join(pattern)).files;
         if files.is_empty() {
-            problems.push(format!("rule_files: {pattern:?} matches no file"));
-            continue;
+            found.problems.push(format!("rule_files: {pattern:?} matches no file"));
         }
         for path in files {
             match std::fs::read_to_string(&path) {
-                Ok(text) => load(&path.display().to_string(), &text),
-                Err(error) => problems.push(format!("read {}: {error}", path.display())),
+                Ok(text) => found.load(&path.display().to_string(), &text, &check),
+                Err(error) => found.problems.push(format!("read {}: {error}", path.display())),
             }
         }
     }
-    if problems.is_empty() { Ok(groups) } else { Err(problems) }
+    found.finish()
+}
+
+#[derive(Default)]
+struct Loaded {
+    groups: Vec<RuleGroup>,
+    problems: Vec<String>,
+}
+
+impl Loaded {
+    fn load(&mut self, file: &str, text: &str, check: rules::file::CheckFn<'_>) {
+        match rules::load(file, text, RULES_EVERY, check) {
+            Ok(groups) => self.groups.extend(groups),
+            Err(problems) => self.problems.extend(texts(&problems)),
+        }
+    }
+
+    fn finish(self) -> Result<Vec<RuleGroup>, Vec<String>> {
+        if self.problems.is_empty() { Ok(self.groups) } else { Err(self.problems) }
+    }
 }

@@ -82,7 +82,7 @@ fn stored_events(
     let mut query = LogQuery::new(matchers, window.0, window.1);
     query.direction = Direction::Backward;
     let mut found = Vec::new();
-    let searched = logs.search(&query, |_, record| {
+    let searched = logs.search(&query, &mut |_, record| {
         found.extend(Event::from_log_record(record).filter(|event| filter.accepts(event)));
         if found.len() >= limit { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     });

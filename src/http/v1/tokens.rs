@@ -14,7 +14,7 @@ use crate::http::error::ApiError;
 use crate::http::listen::Peer;
 use crate::platform::error::chain;
 use crate::platform::secret::Secret;
-use crate::store::state::TokenRole;
+use crate::store::state::tokens::Role;
 
 #[derive(Debug, Deserialize)]
 pub(super) struct SessionRequest {
@@ -45,7 +45,7 @@ fn set_cookie(cookie: &str) -> Result<Response, ApiError> {
 /// Tokens are for administrators, and for whoever sits on the machine itself.
 fn require_admin(api: &Api, peer: Option<Extension<Peer>>, headers: &HeaderMap) -> Result<(), ApiError> {
     let role = token_of(headers).and_then(|token| api.tokens.role_of(&token));
-    if peer.is_some_and(|peer| peer.open) || role == Some(TokenRole::Admin) {
+    if peer.is_some_and(|peer| peer.open) || role == Some(Role::Admin) {
         Ok(())
     } else {
         Err(ApiError::forbidden("only an administrator may see and change tokens"))
@@ -75,7 +75,7 @@ pub(super) async fn create(
     Json(request): Json<CreateRequest>,
 ) -> Result<Json<Value>, ApiError> {
     require_admin(&api, peer, &headers)?;
-    let role: TokenRole = request.role.parse().map_err(|_| {
+    let role = Role::parse(&request.role).ok_or_else(|| {
         ApiError::bad_request(format!("{:?} is not one of viewer, operator, admin, agent", request.role))
     })?;
     let token = api.state.create_token(&request.name, role, api.clock.now());
