@@ -153,10 +153,19 @@ def switchover(lab, member):
 
 def promote_while_paused(lab, member):
     probe.patch_config(lab, {"pause": True})
-    wait_for("all members to know of the pause", lambda: all(
-        (said or {}).get("pause") for said in probe.each(lab.members, lambda name: probe.patroni(lab, name)).values()), 40)
+    seen = {}
+
+    def idle_in_pause():
+        """True after a whole loop of the member's Patroni under the pause: an action begun before would undo the promotion."""
+        said = probe.patroni(lab, member) or {}
+        if not said.get("pause") or said.get("replication_state") != "streaming":
+            seen.clear()
+            return False
+        return said["dcs_last_seen"] > seen.setdefault("loop", said["dcs_last_seen"])
+    wait_for(f"Patroni of {member} to be idle in the pause", idle_in_pause, 60)
     time = now()
     proc.as_postgres([f"{probe.postgres_bin()}/pg_ctl", "promote", "-s", "-D", lab.data_dir(member)])
+    wait_for(f"{member} to be writable", lambda: probe.writable(lab, member), 20)
     return "Patroni paused, then pg_ctl promote: a second writable primary", time
 
 
@@ -246,8 +255,8 @@ FAULTS = [
           "two writable primaries at once, the second on a new timeline; /cluster still calls it a replica",
           "ends the pause and rebuilds the replica if it does not stream again", promote_while_paused),
     Fault("disk-full", "leader", "the file system of the data is filled",
-          "writes that need space fail (53100, no space left on device); no failover as long as WAL segments and "
-          "checkpoints need no new file, at the latest with the next checkpoint after 5 min",
+          "writes that need space fail (53100, no space left on device), nothing else changes and nobody fails over, "
+          "until WAL needs a new segment (PANIC)",
           "removes the filler", disk_full),
     Fault("replay-blocked", "replica", "a long query on a replica holds back the replay of WAL",
           "replay lag grows with time while the receive lag stays 0 and the state stays streaming",

@@ -90,7 +90,7 @@ def repair_pause(lab, did, seconds, progress):
 
 def wait_until_healthy(lab, did, seconds, progress):
     """Waits; a replica that runs but does not stream for too long is rebuilt, each member once."""
-    patience = 4 * settings.patroni_timing(lab)["loop_wait"] + 12
+    patience = 2 * settings.patroni_timing(lab)["loop_wait"] + 12
     since, rebuilt = {}, set()
 
     def check():
