@@ -5,8 +5,10 @@
 //! message, under the same key.
 
 pub mod config;
+pub mod mail;
 pub mod outbox;
 pub mod pipeline;
+mod projection;
 pub mod retry;
 pub mod webhook;
 pub mod worker;

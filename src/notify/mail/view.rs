@@ -1,0 +1,255 @@
+//! The two bodies of a mail, text and HTML, from one set of values.
+
+use std::time::Duration;
+
+use minijinja::Environment;
+use serde::Serialize;
+
+use crate::alert::NotificationDraft;
+use crate::model::alert::{IncidentNotice, MemberNotice};
+use crate::model::{Alert, Timestamp};
+use crate::platform::units::format_duration;
+
+/// Rows of each table; mail programs cut long mails, and the web page has the rest.
+const TIMELINE_MAX: usize = 15;
+const MEMBERS_MAX: usize = 20;
+const ALERTS_MAX: usize = 20;
+const TEXT_CHARS_MAX: usize = 1000;
+
+#[derive(Debug, Serialize)]
+struct View {
+    state: &'static str,
+    colour: &'static str,
+    severity: String,
+    cluster: String,
+    title: String,
+    since: String,
+    until: String,
+    duration: String,
+    cause: String,
+    outage: String,
+    description: String,
+    timeline: Vec<LineView>,
+    timeline_hidden: usize,
+    members: Vec<MemberView>,
+    alerts: Vec<AlertView>,
+    alerts_hidden: usize,
+    held_back: String,
+    url: String,
+}
+
+#[derive(Debug, Serialize)]
+struct LineView {
+    time: String,
+    member: String,
+    text: String,
+}
+
+#[derive(Debug, Serialize)]
+struct MemberView {
+    name: String,
+    role: String,
+    state: String,
+    writable: &'static str,
+    timeline: String,
+    lag: String,
+}
+
+#[derive(Debug, Serialize)]
+struct AlertView {
+    state: &'static str,
+    name: String,
+    severity: String,
+    member: String,
+    since: String,
+    summary: String,
+    description: String,
+}
+
+/// Text and HTML. A template that fails gives a plain body rather than no mail.
+pub(super) fn render(draft: &NotificationDraft, external_url: &str) -> (String, String) {
+    let view = View::of(draft, external_url);
+    let mut environment = Environment::new();
+    environment.set_undefined_behavior(minijinja::UndefinedBehavior::Strict);
+    let mut body = |name: &'static str, template: &'static str| {
+        environment.add_template(name, template)?;
+        environment.get_template(name)?.render(minijinja::Value::from(minijinja::value::Serde(&view)))
+    };
+    // The name's ending decides about escaping.
+    let text = body("mail.txt", include_str!("mail.txt"));
+    let html = body("mail.html", include_str!("mail.html"));
+    match (text, html) {
+        (Ok(text), Ok(html)) => (text, html),
+        (text, html) => {
+            for error in [text.err(), html.err()].into_iter().flatten() {
+                tracing::error!(error = crate::platform::error::chain(&error), "the mail's template failed");
+            }
+            let plain = format!("{}: {} {}\n{}\n", view.state, view.title, view.description, view.url);
+            (plain.clone(), format!("<pre>{}</pre>", plain.replace('&', "&amp;").replace('<', "&lt;")))
+        }
+    }
+}
+
+impl View {
+    fn of(draft: &NotificationDraft, external_url: &str) -> Self {
+        let base = external_url.trim_end_matches('/');
+        let firing = draft.status() == "firing";
+        let first = draft.alerts().next();
+        let annotation = |name: &str| first.map_or("", |alert| alert.annotation(name)).to_owned();
+        let notice = draft.incident.as_ref();
+        let severity = notice.map_or_else(
+            || first.map_or("", |alert| alert.label("severity")).to_owned(),
+            |notice| notice.severity.clone(),
+        );
+        let since = draft.alerts().map(|alert| alert.starts_at).min();
+        let until = if firing { None } else { draft.alerts().filter_map(|alert| alert.ends_at).max() };
+        // An incident's own alert is the headline, not one of the list.
+        let alerts: Vec<&Alert> = draft.alerts().filter(|alert| alert.incident.is_none()).collect();
+        let single = notice.is_none() && alerts.len() == 1;
+        Self {
+            state: match (notice.is_some(), firing) {
+                (true, true) => "OPEN",
+                (true, false) => "SETTLED",
+                (false, true) => "FIRING",
+                (false, false) => "RESOLVED",
+            },
+            colour: match (firing, severity.as_str()) {
+                (false, _) => "#1e7d46",
+                (true, "critical" | "page") => "#b42318",
+                (true, "warning") => "#a15c07",
+                (true, _) => "#3b5b8c",
+            },
+            cluster: first.map_or("", |alert| alert.label("cluster")).to_owned(),
+            title: match notice {
+                Some(notice) => cut(&notice.title),
+                None if single && !annotation("summary").is_empty() => cut(&annotation("summary")),
+                None => super::subject(draft),
+            },
+            since: since.map(clock).unwrap_or_default(),
+            until: until.map(clock).unwrap_or_default(),
+            duration: match (since, until) {
+                (Some(since), Some(until)) => whole_seconds(until.since(since)),
+                _ => String::new(),
+            },
+            cause: notice.and_then(|notice| notice.cause.clone()).unwrap_or_default(),
+            outage: notice
+                .and_then(|notice| notice.write_outage_seconds)
+                .map(|seconds| format!("{seconds:.1} s"))
+                .unwrap_or_default(),
+            description: match notice {
+                Some(notice) => cut(&notice.description),
+                None if single => cut(&annotation("description")),
+                None => String::new(),
+            },
+            timeline: notice.map(timeline).unwrap_or_default(),
+            timeline_hidden: notice.map_or(0, |notice| notice.timeline.len().saturating_sub(TIMELINE_MAX)),
+            members: notice.map(members).unwrap_or_default(),
+            alerts_hidden: alerts.len().saturating_sub(ALERTS_MAX),
+            alerts: alerts.iter().take(ALERTS_MAX).map(|alert| AlertView::of(alert, draft.at)).collect(),
+            held_back: held_back(&draft.held_back),
+            url: match notice {
+                Some(notice) => format!("{base}/incidents/{}", notice.id),
+                None => format!("{base}/alerts"),
+            },
+            severity,
+        }
+    }
+}
+
+impl AlertView {
+    fn of(alert: &Alert, now: Timestamp) -> Self {
+        Self {
+            state: if alert.is_resolved(now) { "resolved" } else { "firing" },
+            name: alert.name().to_owned(),
+            severity: alert.label("severity").to_owned(),
+            member: alert.label("member").to_owned(),
+            since: clock(alert.starts_at),
+            summary: cut(alert.annotation("summary")),
+            description: cut(alert.annotation("description")),
+        }
+    }
+}
+
+fn timeline(notice: &IncidentNotice) -> Vec<LineView> {
+    let hidden = notice.timeline.len().saturating_sub(TIMELINE_MAX);
+    let shown = notice.timeline.iter().skip(hidden);
+    shown
+        .map(|event| LineView {
+            time: time_of_day(event.time),
+            member: event.member.clone().unwrap_or_default(),
+            text: cut(&event.text),
+        })
+        .collect()
+}
+
+fn members(notice: &IncidentNotice) -> Vec<MemberView> {
+    notice.members.iter().take(MEMBERS_MAX).map(MemberView::of).collect()
+}
+
+impl MemberView {
+    fn of(member: &MemberNotice) -> Self {
+        let unknown = || "unknown".to_owned();
+        Self {
+            name: member.name.clone(),
+            role: member.role.clone(),
+            state: member.state.clone(),
+            writable: match member.writable {
+                Some(true) => "writable",
+                Some(false) => "read only",
+                None => "unknown",
+            },
+            timeline: member.timeline.map_or_else(unknown, |timeline| timeline.to_string()),
+            lag: member.lag_bytes.map_or_else(unknown, bytes),
+        }
+    }
+}
+
+fn bytes(count: u64) -> String {
+    let mut value = count as f64;
+    for unit in ["B", "KiB", "MiB", "GiB"] {
+        if value < 1024.0 {
+            return if unit == "B" { format!("{count} B") } else { format!("{value:.1} {unit}") };
+        }
+        value /= 1024.0;
+    }
+    format!("{value:.1} TiB")
+}
+
+fn held_back(alerts: &[Alert]) -> String {
+    let mut names: Vec<String> = alerts
+        .iter()
+        .map(|alert| match alert.label("member") {
+            "" => alert.name().to_owned(),
+            member => format!("{} ({member})", alert.name()),
+        })
+        .collect();
+    names.sort();
+    names.dedup();
+    names.truncate(ALERTS_MAX);
+    names.join(", ")
+}
+
+fn cut(text: &str) -> String {
+    let mut short: String = text.chars().take(TEXT_CHARS_MAX).collect();
+    if short.len() < text.len() {
+        short.push('…');
+    }
+    short
+}
+
+/// `2026-11-25 08:00:03 UTC`.
+fn clock(at: Timestamp) -> String {
+    let text = at.to_rfc3339_millis();
+    let (date, time) = text.split_once('T').unwrap_or((&text, ""));
+    format!("{date} {} UTC", time.get(..8).unwrap_or(time))
+}
+
+/// `08:00:03.123`.
+fn time_of_day(at: Timestamp) -> String {
+    let text = at.to_rfc3339_millis();
+    text.split_once('T').map_or(text.as_str(), |(_, time)| time).trim_end_matches('Z').to_owned()
+}
+
+fn whole_seconds(duration: Duration) -> String {
+    format_duration(Duration::from_secs(duration.as_secs()))
+}

@@ -1,0 +1,219 @@
+use super::*;
+use crate::model::Labels;
+use crate::platform::yaml;
+use crate::notify::AlertingConfig;
+use crate::notify::outbox::Delivery;
+use crate::notify::retry::Outcome;
+use crate::rules::load;
+
+const CONFIG: &str = "
+global: {smtp_smarthost: '127.0.0.1:2525', smtp_from: 'Daraji <daraji@example.org>'}
+route: {receiver: ops, group_wait: 10s}
+receivers:
+  - name: ops
+    webhook_configs: [{url: 'http://hook.example.org/SECRET'}]
+    email_configs: [{to: 'a@example.org, b@example.org'}]
+";
+
+const RULES: &str = "
+groups:
+  - name: g
+    interval: 1s
+    rules:
+      - {alert: PostgresDown, expr: down, labels: {severity: critical}, annotations: {summary: '{{ $labels.member }} is down'}}
+";
+
+fn config(text: &str) -> Compiled {
+    let root = yaml::parse("c.yml", text).unwrap();
+    let config: AlertingConfig = yaml::from_node("c.yml", &root).unwrap();
+    config.compile("c.yml", &root).unwrap()
+}
+
+fn open(dir: &std::path::Path) -> Alerting {
+    let store = Arc::new(StateStore::open(dir, at(0)).unwrap());
+    let options = AlertingOptions {
+        external_url: "http://daraji.example.org".to_owned(),
+        external_labels: Labels::default(),
+        rules: load("r.yml", RULES, Duration::from_secs(60), &|_| Ok(())).unwrap(),
+        config: config(CONFIG),
+    };
+    Alerting::open(store, options).unwrap()
+}
+
+fn at(seconds: i64) -> Timestamp {
+    Timestamp::from_secs(1_700_000_000 + seconds)
+}
+
+/// Members that are down.
+struct Down(Vec<&'static str>);
+
+impl RuleData for Down {
+    fn query(&self, _: &str, _: Timestamp) -> Result<Vec<(Labels, f64)>, String> {
+        Ok(self.0.iter().map(|member| (Labels::from_pairs([("cluster", "demo"), ("member", member)]), 1.0)).collect())
+    }
+
+    fn append(&mut self, _: Vec<crate::model::Sample>) {}
+}
+
+fn failover(settled: Option<i64>) -> IncidentNotice {
+    IncidentNotice {
+        id: "demo-7".into(),
+        cluster: "demo".into(),
+        title: "Failover from n1".into(),
+        severity: "critical".into(),
+        opened_at: at(2),
+        settled_at: settled.map(at),
+        ..IncidentNotice::default()
+    }
+}
+
+#[test]
+fn a_failover_queues_one_opening_and_one_closing_for_each_target_also_across_restarts() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut alerting = open(dir.path());
+    for second in 0..120 {
+        if second % 7 == 0 {
+            drop(alerting);
+            alerting = open(dir.path());
+        }
+        let mut data = Down(if second < 40 { vec!["n1"] } else { Vec::new() });
+        let incidents = if second < 2 { Vec::new() } else { vec![failover((second >= 60).then_some(60))] };
+        alerting.tick(at(second), &mut data, &incidents).unwrap();
+    }
+    let mut seen: Vec<String> = Vec::new();
+    for row in alerting.outbox().list(100).unwrap() {
+        assert_eq!((row.state, row.cluster.as_deref()), (Delivery::Queued, Some("demo")));
+        assert_eq!(row.subject, "[demo] Failover from n1");
+        assert!(!row.target.contains("SECRET"));
+        seen.push(format!("{} {} {}", row.integration, row.target, row.created_at.millis() / 1000 - 1_700_000_000));
+    }
+    seen.sort();
+    assert_eq!(
+        seen,
+        [
+            "email a@example.org 2",
+            "email a@example.org 60",
+            "email b@example.org 2",
+            "email b@example.org 60",
+            "webhook http://hook.example.org/… 2",
+            "webhook http://hook.example.org/… 60",
+        ]
+    );
+}
+
+#[test]
+fn messages_of_a_lane_keep_their_order_and_survive_until_they_are_accepted() {
+    let dir = tempfile::tempdir().unwrap();
+    let alerting = open(dir.path());
+    for (second, settled) in [(2, None), (60, Some(60))] {
+        alerting.tick(at(second), &mut Down(Vec::new()), &[failover(settled)]).unwrap();
+    }
+    let due = alerting.outbox().take_due(at(60), 100);
+    assert_eq!(due.len(), 3, "the closing waits for the opening");
+    assert!(alerting.outbox().take_due(at(60), 100).is_empty());
+    let keys: Vec<String> = due.iter().map(|message| message.key.clone()).collect();
+    let bodies: Vec<String> = due.iter().map(|message| message.body.clone()).collect();
+    for message in due {
+        let outcome = Outcome::Retry { error: "connection refused".to_owned(), after: None };
+        alerting.outbox().finish(message, &outcome, at(60)).unwrap();
+    }
+    drop(alerting);
+    let alerting = open(dir.path());
+    let again = alerting.outbox().take_due(at(70), 100);
+    assert_eq!(again.iter().map(|message| message.key.clone()).collect::<Vec<_>>(), keys, "the same keys");
+    assert_eq!(again.iter().map(|message| message.body.clone()).collect::<Vec<_>>(), bodies, "the same bytes");
+    for message in again {
+        assert_eq!(message.notification.attempts, 1);
+        alerting.outbox().finish(message, &Outcome::Delivered, at(70)).unwrap();
+    }
+    for message in alerting.outbox().take_due(at(70), 100) {
+        let dead = Outcome::Dead { error: "no such user".to_owned() };
+        alerting.outbox().finish(message, &dead, at(70)).unwrap();
+    }
+    assert_eq!(alerting.outbox().backlog(at(70)), (0, Duration::ZERO));
+    let rows = alerting.outbox().list(100).unwrap();
+    assert_eq!(rows.iter().filter(|row| row.state == Delivery::Done).count(), 3);
+    let dead: Vec<_> = rows.iter().filter(|row| row.state == Delivery::Dead).collect();
+    assert_eq!((dead.len(), dead[0].last_error.as_deref()), (3, Some("no such user")));
+    drop(alerting);
+    assert_eq!(open(dir.path()).outbox().list(100).unwrap().len(), 6, "the history is durable");
+}
+
+#[test]
+fn a_mail_has_text_html_and_a_thread() {
+    let dir = tempfile::tempdir().unwrap();
+    let alerting = open(dir.path());
+    let mut mails = Vec::new();
+    for (second, settled) in [(2, None), (60, Some(60))] {
+        alerting.tick(at(second), &mut Down(vec!["n1"]), &[failover(settled)]).unwrap();
+        for message in alerting.outbox().take_due(at(second), 100) {
+            if message.notification.target == "a@example.org" {
+                mails.push(message.body.clone());
+            }
+            alerting.outbox().finish(message, &Outcome::Delivered, at(second)).unwrap();
+        }
+    }
+    let header = |mail: &str, name: &str| {
+        let line = mail.lines().find(|line| line.starts_with(&format!("{name}: ")));
+        line.map(|line| line.split_once(": ").unwrap().1.to_owned())
+    };
+    let root = header(&mails[0], "Message-ID").unwrap();
+    assert!(root.ends_with("@example.org>"), "{root}");
+    assert_eq!(header(&mails[1], "In-Reply-To"), Some(root.clone()));
+    assert_eq!(header(&mails[1], "References"), Some(root.clone()));
+    assert_ne!(header(&mails[1], "Message-ID"), Some(root));
+    assert_eq!(header(&mails[0], "In-Reply-To"), None);
+    assert_eq!(header(&mails[0], "Subject"), header(&mails[1], "Subject"));
+    assert_eq!(header(&mails[0], "Auto-Submitted").as_deref(), Some("auto-generated"));
+    assert_eq!(header(&mails[0], "Date").as_deref(), Some("Tue, 14 Nov 2023 22:13:22 +0000"));
+    for (mail, state) in [(&mails[0], "OPEN"), (&mails[1], "SETTLED")] {
+        assert!(mail.contains("multipart/alternative") && mail.contains("text/plain") && mail.contains("text/html"));
+        assert!(mail.contains(state), "{mail}");
+        assert!(mail.contains("PostgresDown (n1)"), "it lists what it left out: {mail}");
+    }
+}
+
+#[test]
+fn what_one_round_could_not_commit_the_next_one_does() {
+    let dir = tempfile::tempdir().unwrap();
+    let alerting = open(dir.path());
+    alerting.uncommitted.lock().rules.push(("gone/1".to_owned(), None));
+    let tick = alerting.tick(at(0), &mut Down(vec!["n1"]), &[]).unwrap();
+    assert_eq!((tick.groups_evaluated, tick.notifications), (1, 0));
+    assert_eq!(alerting.uncommitted.lock().len(), 0);
+}
+
+#[test]
+fn silences_and_posted_alerts_are_durable() {
+    let dir = tempfile::tempdir().unwrap();
+    let alerting = open(dir.path());
+    let silence = Silence {
+        id: String::new(),
+        matchers: vec![crate::alert::matchers::ApiMatcher {
+            name: "cluster".into(),
+            value: "demo".into(),
+            is_regex: false,
+            is_equal: true,
+        }],
+        starts_at: at(0),
+        ends_at: at(600),
+        updated_at: at(0),
+        created_by: "me".into(),
+        comment: String::new(),
+        annotations: std::collections::BTreeMap::new(),
+    };
+    let id = alerting.set_silence(silence, at(0)).unwrap();
+    let alert = |name: &str| PostedAlert { labels: Labels::from_pairs([("alertname", name)]), ..PostedAlert::default() };
+    let refused = alerting.post_alerts(vec![alert("A"), PostedAlert::default()], at(0)).unwrap();
+    assert_eq!(refused.len(), 1);
+    drop(alerting);
+    let alerting = open(dir.path());
+    assert_eq!(alerting.silence(&id).unwrap().state(at(1)), "active");
+    alerting.tick(at(1), &mut Down(vec!["n1"]), &[]).unwrap();
+    let statuses = alerting.alert_statuses();
+    assert_eq!(statuses.len(), 2);
+    assert!(statuses.iter().any(|status| status.silenced_by == [id.clone()]));
+    alerting.expire_silence(&id, at(2)).unwrap();
+    alerting.tick(at(3), &mut Down(vec!["n1"]), &[]).unwrap();
+    assert!(alerting.alert_statuses().iter().all(|status| !status.is_muted()));
+}
