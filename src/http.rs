@@ -98,3 +98,6 @@ async fn reload_configuration(State(reload): State<watch::Sender<()>>) -> Status
     reload.send_replace(());
     StatusCode::ACCEPTED
 }
+
+pub mod alertmanager_api;
+pub mod rules_api;

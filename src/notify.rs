@@ -8,6 +8,7 @@ pub mod config;
 pub mod mail;
 pub mod outbox;
 pub mod pipeline;
+mod projection;
 pub mod retry;
 pub mod webhook;
 pub mod worker;

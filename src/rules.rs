@@ -8,4 +8,4 @@ pub mod shipped;
 pub mod template;
 
 pub use evaluate::{ActiveAlert, AlertPhase, Evaluation, RuleData, RuleHealth, RuleSet, RuleState};
-pub use file::{Rule, RuleGroup, RuleKind, load};
+pub use file::{Language, Rule, RuleGroup, RuleKind, load};

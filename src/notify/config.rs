@@ -198,6 +198,8 @@ pub struct Compiled {
     pub routing: Routing,
     pub receivers: Receivers,
     pub resolve_timeout: Duration,
+    /// The configuration as Alertmanager's own loader accepts it, without secrets.
+    pub original: String,
 }
 
 impl AlertingConfig {
@@ -230,6 +232,7 @@ impl AlertingConfig {
             }
         };
         if !checker.problems.is_empty() {
+            checker.problems.sort_by_key(|problem| (problem.line, problem.column));
             return Err(checker.problems);
         }
         let integrations = self.receivers.iter().map(|receiver| (receiver.name.clone(), receiver.integrations()));
@@ -241,6 +244,7 @@ impl AlertingConfig {
             },
             receivers: Arc::new(receivers),
             resolve_timeout: self.global.resolve_timeout(),
+            original: super::projection::alertmanager_yaml(self),
         })
     }
 
@@ -443,15 +447,15 @@ receivers:
         assert_eq!(
             problems,
             [
-                "c.yml:7:13: \"nobody\" is not a mail address",
+                "c.yml:3:13: there is no receiver \"opss\"; did you mean \"ops\"?",
                 "c.yml:7:9: no mail server: set 'smarthost: HOST:PORT' here or global.smtp_smarthost",
+                "c.yml:7:13: \"nobody\" is not a mail address",
                 "c.yml:10:9: a user name without a password: set 'auth_password_file'",
                 "c.yml:10:9: a password is not sent without TLS: set 'require_tls: true'",
                 "c.yml:10:100: \"From\" cannot be a header's name, or is set by daraji",
                 "c.yml:12:15: a webhook's url starts with http:// or https://",
                 "c.yml:13:9: exactly one of 'url' and 'url_file' must be set",
                 "c.yml:14:11: a receiver needs a name of its own",
-                "c.yml:3:13: there is no receiver \"opss\"; did you mean \"ops\"?",
             ]
         );
         let problems = compile("receivers: [{name: a, slack_configs: []}]\ntemplates: [x]\n").unwrap_err();

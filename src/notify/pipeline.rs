@@ -92,6 +92,7 @@ pub struct Alerting {
     desk: Mutex<Desk>,
     uncommitted: Mutex<Uncommitted>,
     receivers: Arc<ArcSwap<Receivers>>,
+    original_config: ArcSwap<String>,
     outbox: Arc<Outbox>,
 }
 
@@ -123,6 +124,7 @@ impl Alerting {
             desk: Mutex::new(desk),
             uncommitted: Mutex::new(Uncommitted { rules: orphans, ..Uncommitted::default() }),
             receivers: Arc::new(ArcSwap::from_pointee(options.config.receivers)),
+            original_config: ArcSwap::from_pointee(options.config.original),
         })
     }
 
@@ -219,6 +221,7 @@ impl Alerting {
             self.rules_view.store(Arc::new(current.groups.clone()));
         }
         self.receivers.store(Arc::new(config.receivers));
+        self.original_config.store(Arc::new(config.original));
         let mut desk = self.desk.lock();
         desk.resolve_timeout = config.resolve_timeout;
         desk.dispatcher.set_routing(config.routing);
@@ -236,6 +239,11 @@ impl Alerting {
     /// For [`super::worker::run`].
     pub fn receivers(&self) -> &Arc<ArcSwap<Receivers>> {
         &self.receivers
+    }
+
+    /// The configuration as Alertmanager's own loader accepts it, without secrets.
+    pub fn original_config(&self) -> Arc<String> {
+        self.original_config.load_full()
     }
 
     pub fn receiver_names(&self) -> Vec<String> {

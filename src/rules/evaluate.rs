@@ -18,7 +18,7 @@ use crate::model::sample::STALE_NAN;
 use crate::model::{Alert, Labels, Sample, Timestamp};
 use crate::store::state::Table;
 
-use super::file::{Rule, RuleGroup, RuleKind};
+use super::file::{Language, Rule, RuleGroup, RuleKind};
 use super::template::{Template, TemplateContext, Value};
 
 /// Resolved alerts are remembered this long, so that their end reaches everybody.
@@ -31,6 +31,11 @@ pub const ALERT_STATES: Table<ActiveAlert> = Table::new("alert_states");
 pub trait RuleData {
     /// The instant vector that the expression gives (a scalar is one sample without labels).
     fn query(&self, expr: &str, at: Timestamp) -> Result<Vec<(Labels, f64)>, String>;
+
+    /// The same for an expression in LogQL.
+    fn query_logs(&self, expr: &str, at: Timestamp) -> Result<Vec<(Labels, f64)>, String> {
+        Err(format!("there are no logs to ask {expr:?} at {at}"))
+    }
 
     /// Takes what a rule produced; the next rule of the group sees it.
     fn append(&mut self, samples: Vec<Sample>);
@@ -296,7 +301,8 @@ impl GroupState {
         let read_at = at - self.group.query_offset;
         for (rule, state) in self.group.rules.iter().zip(&mut self.rules) {
             state.last_evaluation = Some(at);
-            let step = Step { rule, at, read_at, limit: self.group.limit, options };
+            let (limit, language) = (self.group.limit, self.group.language);
+            let step = Step { rule, at, read_at, limit, language, options };
             let result = match rule.kind {
                 RuleKind::Recording => step.record(data),
                 RuleKind::Alerting { hold, keep_firing } => {
@@ -342,14 +348,22 @@ struct Step<'a> {
     at: Timestamp,
     read_at: Timestamp,
     limit: usize,
+    language: Language,
     options: &'a RuleOptions,
 }
 
 impl Step<'_> {
+    fn query(&self, data: &dyn RuleData, expr: &str) -> Result<Vec<(Labels, f64)>, String> {
+        match self.language {
+            Language::PromQl => data.query(expr, self.read_at),
+            Language::LogQl => data.query_logs(expr, self.read_at),
+        }
+    }
+
     fn record(&self, data: &dyn RuleData) -> Result<Vec<Sample>, String> {
         let mut samples: Vec<Sample> = Vec::new();
         let mut seen = std::collections::BTreeSet::new();
-        for (labels, value) in data.query(&self.rule.expr, self.read_at)? {
+        for (labels, value) in self.query(data, &self.rule.expr)? {
             let mut builder = labels.to_builder();
             builder.set(METRIC_NAME, self.rule.name.as_str());
             for (name, value) in &self.rule.labels {
@@ -380,7 +394,7 @@ impl Step<'_> {
         changes: &mut Vec<StateChange>,
     ) -> Result<Vec<Sample>, String> {
         let mut found: BTreeMap<Fingerprint, ActiveAlert> = BTreeMap::new();
-        for (labels, value) in data.query(&self.rule.expr, self.read_at)? {
+        for (labels, value) in self.query(data, &self.rule.expr)? {
             let alert = self.fresh(&labels, value, data);
             if found.insert(Fingerprint::of(&alert.labels), alert).is_some() {
                 return Err("vector contains metrics with the same labelset after applying alert labels".to_owned());
@@ -417,7 +431,7 @@ impl Step<'_> {
     }
 
     fn fresh(&self, labels: &Labels, value: f64, data: &dyn RuleData) -> ActiveAlert {
-        let query = |expr: &str| data.query(expr, self.read_at);
+        let query = |expr: &str| self.query(data, expr);
         let template_labels = Value::strings(labels.iter());
         let external_labels = Value::strings(self.options.external_labels.iter());
         let external_url = Value::Str(self.options.external_url.clone());

@@ -26,9 +26,33 @@ pub struct RuleGroup {
     pub interval: Duration,
     /// The expressions see the data of this much earlier.
     pub query_offset: Duration,
+    pub language: Language,
     /// Alerts that one rule may have at once; 0 is no limit.
     pub limit: usize,
     pub rules: Vec<Rule>,
+}
+
+/// Language of a group's expressions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Language {
+    #[default]
+    PromQl,
+    LogQl,
+}
+
+/// Log lines arrive later than samples: rules over logs look back by this much unless they say otherwise.
+const LOG_QUERY_OFFSET: Duration = Duration::from_secs(5);
+
+impl RuleGroup {
+    /// The same group with expressions in LogQL.
+    #[must_use]
+    pub fn over_logs(mut self) -> Self {
+        self.language = Language::LogQl;
+        if self.query_offset.is_zero() {
+            self.query_offset = LOG_QUERY_OFFSET;
+        }
+        self
+    }
 }
 
 /// One rule.
@@ -155,6 +179,7 @@ impl Loader<'_> {
             name: raw.name,
             interval: raw.interval.unwrap_or(interval_default),
             query_offset: raw.query_offset.unwrap_or_default(),
+            language: Language::PromQl,
             limit: raw.limit,
             rules,
         }

@@ -23,7 +23,7 @@ groups:
       - {alert: PostgresDown, expr: down, labels: {severity: critical}, annotations: {summary: '{{ $labels.member }} is down'}}
 ";
 
-pub(super) fn config(text: &str) -> Compiled {
+fn config(text: &str) -> Compiled {
     let root = yaml::parse("c.yml", text).unwrap();
     let config: AlertingConfig = yaml::from_node("c.yml", &root).unwrap();
     config.compile("c.yml", &root).unwrap()
@@ -174,7 +174,7 @@ fn a_mail_has_text_html_and_a_thread() {
 }
 
 #[test]
-fn what_the_store_refuses_is_committed_later() {
+fn what_one_round_could_not_commit_the_next_one_does() {
     let dir = tempfile::tempdir().unwrap();
     let alerting = open(dir.path());
     alerting.uncommitted.lock().rules.push(("gone/1".to_owned(), None));
