@@ -70,7 +70,7 @@ fn dcs(state: &ClusterState, now: Timestamp, options: &JudgeOptions, found: &mut
             |age| format!("the DCS was last read {age} s ago: the leader key is not known now"),
         ));
     }
-    for url in &state.memory.dcs_down {
+    for url in state.memory.dcs_down.iter().filter(|url| state.dcs.peers.contains_key(*url)) {
         found.warning(format!("DCS member {url} is down"));
     }
     if state.memory.lease_low {

@@ -48,7 +48,7 @@ impl Default for JudgeOptions {
             rest_round_trip_max: Duration::from_secs(1),
             member_lost_after: Duration::from_secs(4),
             source_down_after: Duration::from_secs(5),
-            replica_broken_after: Duration::from_secs(60),
+            replica_broken_after: Duration::from_mins(1),
             possible_after: Duration::from_secs(3),
             transient_max: Duration::from_secs(15),
             quorum_lost_after: Duration::from_secs(3),
@@ -58,7 +58,7 @@ impl Default for JudgeOptions {
             lag_high_bytes: 256 << 20,
             lag_normal_bytes: 32 << 20,
             lag_hold: Duration::from_secs(4),
-            forget_after: Duration::from_secs(24 * 3_600),
+            forget_after: Duration::from_hours(24),
             clusters_max: 2_000,
             members_max: 64,
         }

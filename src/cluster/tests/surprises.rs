@@ -489,3 +489,64 @@ fn a_server_that_is_replaced_under_the_judge_is_no_split_brain() {
     }
     assert!(!script.told().iter().any(|event| event == "split_brain_confirmed"));
 }
+
+#[test]
+fn a_standby_cluster_has_a_leader_that_writes_nothing() {
+    let mut script = settled();
+    script.set("n1", replica("remote", 1));
+    let mut words = script.patroni_status("n1");
+    words.role = "standby_leader".to_owned();
+    script.patroni.insert("n1".into(), words);
+    script.run(40.0);
+    let cluster = script.cluster();
+    assert_eq!(cluster.health.as_str(), "ok", "{:?}", cluster.reasons);
+    assert_eq!(cluster.leader.as_deref(), Some("n1"));
+    assert_eq!(member(&cluster, "n1").role.as_str(), "standby_leader");
+    assert_eq!(member(&cluster, "n2").lag_bytes, Some(0));
+    assert_eq!(cluster.timeline, Some(1));
+    assert!(!script.told().contains(&"lock_role_mismatch".to_owned()));
+}
+
+#[test]
+fn a_dark_host_does_not_keep_the_probes_fast_for_ever() {
+    let mut script = settled();
+    assert!(!script.judge.wants_fast_probe("demo", script.now));
+    script.lose_host("n1");
+    script.run(22.0);
+    script.expire("n1");
+    assert!(script.judge.wants_fast_probe("demo", script.now));
+    script.acquire("n2");
+    script.set("n2", primary(2));
+    script.run(150.0);
+    assert!(script.cluster().split_brain.is_some());
+    assert!(!script.judge.wants_fast_probe("demo", script.now));
+}
+
+#[test]
+fn a_lock_owner_that_does_not_write_is_a_mismatch_after_a_while() {
+    let mut script = settled();
+    script.refuse_sql("n1");
+    script.run(12.0);
+    assert!(!script.told().contains(&"lock_role_mismatch".to_owned()));
+    script.run(8.0);
+    assert!(script.told().contains(&"lock_role_mismatch".to_owned()));
+    script.set("n1", primary(1));
+    script.run(4.0);
+    assert_eq!(script.cluster().health.as_str(), "ok");
+}
+
+#[test]
+fn a_member_that_nobody_names_is_forgotten_after_a_day() {
+    let mut script = settled();
+    script.lose_host("n3");
+    script.run(5.0);
+    let mut list: Vec<_> = script.judge.memory().members("demo").to_vec();
+    list.retain(|address| address.member != "n3");
+    script.observe(Source::Dcs, Claim::Members(list));
+    script.run(2.0);
+    assert!(!member(&script.cluster(), "n3").present);
+    script.now = script.now + std::time::Duration::from_hours(25);
+    let now = script.now;
+    script.judge.tick(now);
+    assert_eq!(script.cluster().members.len(), 2);
+}
