@@ -17,7 +17,8 @@ pub struct JudgeOptions {
     pub member_lost_after: Duration,
     /// One source (REST, SQL, a DCS member) must fail this long before that is an event.
     pub source_down_after: Duration,
-    /// A running replica may be without a stream this long.
+    /// A running replica without a stream is no longer healthy after this, and an event after `replica_broken_after`.
+    pub unstreamed_warning_after: Duration,
     pub replica_broken_after: Duration,
     /// How long one writable and one unknown former primary must last to be a possible split brain.
     pub possible_after: Duration,
@@ -48,6 +49,7 @@ impl Default for JudgeOptions {
             rest_round_trip_max: Duration::from_secs(1),
             member_lost_after: Duration::from_secs(4),
             source_down_after: Duration::from_secs(5),
+            unstreamed_warning_after: Duration::from_secs(10),
             replica_broken_after: Duration::from_mins(1),
             possible_after: Duration::from_secs(3),
             transient_max: Duration::from_secs(15),

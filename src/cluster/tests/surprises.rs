@@ -162,6 +162,7 @@ fn surprise_08_a_replica_that_runs_and_does_not_stream_is_broken() {
     script.run(50.0);
     assert_eq!(script.take(), Vec::<String>::new());
     assert_eq!(member(&script.cluster(), "n2").lag_bytes, None);
+    assert_eq!(script.cluster().health.as_str(), "warning");
     script.run(15.0);
     assert_eq!(script.take(), ["replica_broken n2"]);
     assert_eq!(script.cluster().health.as_str(), "warning");
@@ -365,6 +366,21 @@ fn surprise_18_the_lease_predicts_and_the_revision_does_not() {
     script.lease_ttl = 29;
     script.run(1.5);
     assert_eq!(script.take(), ["lease_renewed n1"]);
+}
+
+/// One after the other is no overlap, whatever the key says.
+#[test]
+fn a_primary_that_stops_before_the_next_one_writes_is_no_split_brain() {
+    for probe_steps in [3, 20, 25] {
+        let mut script = settled();
+        script.probe_steps = probe_steps;
+        script.run(4.0);
+        script.refuse_sql("n1");
+        script.set("n2", primary(2));
+        script.run(10.0);
+        assert!(!script.told().iter().any(|event| event.starts_with("split_brain")), "{:?}", script.told());
+        assert_eq!(script.cluster().writable, ["n2"]);
+    }
 }
 
 #[test]
