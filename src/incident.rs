@@ -44,9 +44,9 @@ impl Default for CorrelatorOptions {
     fn default() -> Self {
         Self {
             settle_after: Duration::from_secs(30),
-            settle_degraded_after: Duration::from_secs(600),
+            settle_degraded_after: Duration::from_mins(10),
             possible_hold: Duration::from_secs(10),
-            look_back: Duration::from_secs(120),
+            look_back: Duration::from_mins(2),
             events_max: 500,
             recent_max: 64,
         }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::cluster::draft::Draft;
 use crate::cluster::leader::{self, LeaderNews};
-use crate::cluster::member::{MemberState, Probe};
+use crate::cluster::member::{MemberState, Probe, Verdict, rest_source_lsn, sql_source_lsn};
 use crate::cluster::memory::ClusterMemory;
 use crate::cluster::options::JudgeOptions;
 use crate::cluster::split_brain::{self, RunFacts};
@@ -16,7 +16,7 @@ use crate::model::observation::{
 use crate::model::{Lsn, Timestamp};
 
 /// An unplanned change of the leader keeps the probes fast for so long.
-const WATCHFUL: Duration = Duration::from_secs(60);
+const WATCHFUL: Duration = Duration::from_mins(1);
 
 /// The state of a cluster that was known before a restart.
 pub(super) fn remembered(memory: ClusterMemory) -> ClusterState {
@@ -84,7 +84,7 @@ fn rest(state: &mut ClusterState, (name, probe): (&str, Probe), claim: &Claim, (
                 };
                 watch::interruption(state, name, (verdict.writable, status.timeline), probe.received, out);
                 split_brain::verdict(state, name, verdict, facts, out);
-                position(state, name, probe, status.location);
+                position(state, name, probe, rest_source_lsn(status).filter(|_| writes_or_leads(state, name, verdict)));
                 timeline(state, name, status.timeline.filter(|_| verdict.writable), (probe.received, out));
             }
         }
@@ -111,12 +111,10 @@ fn patroni(state: &mut ClusterState, (name, probe): (&str, Probe), status: &Patr
 
 fn cluster_view(state: &mut ClusterState, probe: Probe, view: &ClusterView) {
     for claim in &view.members {
-        if let Some(member) = state.members.get_mut(&claim.name) {
-            member.view = Some((probe.received, claim.clone()));
-            if member.address.host.is_empty() {
-                member.address.host.clone_from(&claim.host);
-                member.address.port = claim.port;
-            }
+        let member = state.members.get_mut(&claim.name);
+        if let Some(member) = member.filter(|member| member.address.host.is_empty()) {
+            member.address.host.clone_from(&claim.host);
+            member.address.port = claim.port;
         }
     }
     if state.view.as_ref().is_none_or(|(at, _)| *at <= probe.received) {
@@ -137,7 +135,7 @@ fn sql(state: &mut ClusterState, (name, probe): (&str, Probe), claim: &Claim, (o
             }
             watch::interruption(state, name, (verdict.writable, status.timeline), probe.received, out);
             split_brain::verdict(state, name, verdict, run_facts(status), out);
-            position(state, name, probe, status.current_lsn.filter(|_| !status.in_recovery));
+            position(state, name, probe, sql_source_lsn(status).filter(|_| writes_or_leads(state, name, verdict)));
             timeline(state, name, status.timeline.filter(|_| !status.in_recovery), (probe.received, out));
             if state.memory.system_identifier.is_none() {
                 state.memory.system_identifier.clone_from(&status.system_identifier);
@@ -162,6 +160,11 @@ fn sql_failed(state: &mut ClusterState, (name, probe): (&str, Probe), failure: &
         watch::interruption(state, name, (verdict.writable, None), probe.received, out);
         split_brain::verdict(state, name, verdict, RunFacts::default(), out);
     }
+}
+
+/// A standby leader writes nothing and is followed all the same.
+fn writes_or_leads(state: &ClusterState, name: &str, verdict: Verdict) -> bool {
+    verdict.writable || state.memory.leader.as_deref() == Some(name) && state.is_standby_cluster()
 }
 
 /// Keeps the leader's position over time. Of two members that write, only the lock's owner counts.
@@ -337,5 +340,5 @@ fn leader_without_dcs(state: &mut ClusterState, now: Timestamp, options: &JudgeO
 pub(super) fn wants_fast_probe(state: &ClusterState, now: Timestamp) -> bool {
     let changed = state.memory.unplanned_change_at.is_some_and(|at| now.since(at) <= WATCHFUL);
     let lost = state.memory.lost_at.is_some_and(|at| now.since(at) <= WATCHFUL) && state.memory.leader.is_none();
-    changed || lost || state.overlap.is_suspicious()
+    changed || lost || state.overlap.is_suspicious(now)
 }

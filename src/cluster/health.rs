@@ -10,6 +10,10 @@ use crate::model::{EventSeverity, Timestamp};
 struct Findings(Vec<(Health, String)>);
 
 impl Findings {
+    fn has(&self, text: &str) -> bool {
+        self.0.iter().any(|(_, known)| known == text)
+    }
+
     fn critical(&mut self, text: impl Into<String>) {
         self.0.push((Health::Critical, text.into()));
     }
@@ -70,7 +74,7 @@ fn dcs(state: &ClusterState, now: Timestamp, options: &JudgeOptions, found: &mut
             |age| format!("the DCS was last read {age} s ago: the leader key is not known now"),
         ));
     }
-    for url in &state.memory.dcs_down {
+    for url in state.memory.dcs_down.iter().filter(|url| state.dcs.peers.contains_key(*url)) {
         found.warning(format!("DCS member {url} is down"));
     }
     if state.memory.lease_low {
@@ -100,7 +104,7 @@ fn leader(state: &ClusterState, now: Timestamp, options: &JudgeOptions, found: &
             Some(false) => found.critical(format!("{leader} holds the leader key and takes no writes")),
             None => found.unknown(format!("whether the leader {leader} takes writes is not known")),
         },
-        None if writable.is_empty() => {
+        None if writable.is_empty() && !state.switching(now) => {
             let known = state.members.keys().all(|name| state.writable(name, now, options) == Some(false));
             if known && !state.members.is_empty() && !state.is_standby_cluster() {
                 found.critical("no member takes writes");
@@ -110,7 +114,7 @@ fn leader(state: &ClusterState, now: Timestamp, options: &JudgeOptions, found: &
         }
         _ => {}
     }
-    if let Some(text) = &state.memory.mismatch {
+    if let Some(text) = state.memory.mismatch.as_ref().filter(|text| !found.has(text)) {
         found.warning(text.clone());
     }
 }
@@ -132,7 +136,9 @@ fn members(state: &ClusterState, now: Timestamp, options: &JudgeOptions, found: 
         if facts.postgres_down {
             found.warning(format!("PostgreSQL of {name} does not answer"));
         }
-        if let Some(sign) = &facts.broken {
+        let unstreamed = member.unstreamed_since.as_ref();
+        let lasting = unstreamed.filter(|(since, _)| now.since(*since) >= options.unstreamed_warning_after);
+        if let Some(sign) = lasting.map(|(_, sign)| sign).or(facts.broken.as_ref()) {
             found.warning(format!("{name} {sign}"));
         }
         if facts.lag_high {

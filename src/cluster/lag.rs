@@ -108,6 +108,9 @@ fn positions(member: &MemberState, now: Timestamp, options: &JudgeOptions) -> Op
 
 /// The member whose position counts: the lock's owner, or else the only writable one.
 pub(super) fn source_of_truth(state: &ClusterState, now: Timestamp, options: &JudgeOptions) -> Option<String> {
+    if state.is_standby_cluster() {
+        return state.leader(now, options).map(str::to_owned);
+    }
     let writable = state.writable_members(now, options);
     match state.leader(now, options) {
         Some(leader) => writable.iter().find(|name| *name == leader).cloned(),
@@ -121,7 +124,7 @@ pub(super) fn lag_of(state: &ClusterState, name: &str, now: Timestamp, options: 
     let Some(leader) = leader.filter(|leader| leader != name) else { return Lag::default() };
     let member = state.members.get(name);
     let Some(positions) = member.and_then(|member| positions(member, now, options)) else { return Lag::default() };
-    let at_leader = state.members.get(&leader).and_then(|leader| leader.write_lsn(now, options));
+    let at_leader = state.members.get(&leader).and_then(|leader| leader.source_lsn(now, options));
     let Some((leader_probe, leader_lsn)) = at_leader else { return Lag::default() };
     // Its highest position against a leader that was asked later: a replica can only be ahead of that if it has WAL
     // that the leader never wrote.

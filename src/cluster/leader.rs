@@ -130,7 +130,7 @@ fn changed(state: &ClusterState, news: &LeaderNews<'_>, (old, new): (Option<&str
         "true" => {
             Draft::notice("leader_changed", news.at).text(format!("{new} is the leader, as requested; before: {from}"))
         }
-        _ => Draft::critical("leader_changed", news.at).text(format!("{new} took over as leader from {from}")),
+        _ => Draft::warning("leader_changed", news.at).text(format!("{new} took over as leader from {from}")),
     };
     let gap = state.memory.lost_at.map(|lost_at| news.at.since(lost_at).as_secs_f64());
     let draft = draft

@@ -6,9 +6,7 @@
 use std::collections::BTreeMap;
 
 use crate::cluster::options::JudgeOptions;
-use crate::model::observation::{
-    ClusterViewMember, Failure, FailureKind, MemberAddress, Observation, PatroniStatus, PostgresStatus,
-};
+use crate::model::observation::{Failure, FailureKind, MemberAddress, Observation, PatroniStatus, PostgresStatus};
 use crate::model::{Lsn, Timestamp};
 
 /// When a question was sent and its answer complete, on our clock.
@@ -103,7 +101,6 @@ pub(super) struct MemberState {
     /// From the DCS; `None` when the key is gone or never seen.
     pub(super) key: Option<MemberKey>,
     pub(super) key_seen_at: Option<Timestamp>,
-    pub(super) view: Option<(Timestamp, ClusterViewMember)>,
     pub(super) sql_verdict: Option<Verdict>,
     pub(super) rest_verdict: Option<Verdict>,
     /// Since when the list of expected members leaves it out.
@@ -220,13 +217,13 @@ impl MemberState {
         (asked > 0).then(|| reasons.join(", "))
     }
 
-    /// Takes writes according to its last trusted WAL position.
-    pub(super) fn write_lsn(&self, now: Timestamp, options: &JudgeOptions) -> Option<(Probe, Lsn)> {
-        let sql = self.current_sql(now, options).filter(|sql| !sql.in_recovery).and_then(|sql| sql.current_lsn);
+    /// The position that its followers can have reached: what it writes, or as a standby leader what it has received.
+    pub(super) fn source_lsn(&self, now: Timestamp, options: &JudgeOptions) -> Option<(Probe, Lsn)> {
+        let sql = self.current_sql(now, options).and_then(sql_source_lsn);
         if let (Some(lsn), Some((probe, _))) = (sql, self.sql.answer.as_ref()) {
             return Some((*probe, lsn));
         }
-        let rest = self.current_rest(now, options).and_then(|rest| rest.location)?;
+        let rest = self.current_rest(now, options).and_then(rest_source_lsn)?;
         self.rest.answer.as_ref().map(|(probe, _)| (*probe, rest))
     }
 
@@ -244,6 +241,14 @@ impl MemberState {
         });
         sql.or_else(|| self.current_rest(now, options).and_then(|rest| rest.timeline)).filter(|timeline| *timeline > 0)
     }
+}
+
+pub(super) fn sql_source_lsn(sql: &PostgresStatus) -> Option<Lsn> {
+    if sql.in_recovery { sql.receive_lsn.max(sql.replay_lsn) } else { sql.current_lsn }
+}
+
+pub(super) fn rest_source_lsn(rest: &PatroniStatus) -> Option<Lsn> {
+    rest.location.or(rest.received_location).max(rest.replayed_location)
 }
 
 /// One word for a kind of failure.

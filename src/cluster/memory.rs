@@ -24,6 +24,7 @@ impl JudgeMemory {
 }
 
 /// The last known facts of one cluster.
+#[expect(clippy::struct_excessive_bools, reason = "conditions that go on or do not, each by itself")]
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ClusterMemory {
@@ -59,6 +60,7 @@ pub struct ClusterMemory {
 }
 
 /// The last known facts of one member.
+#[expect(clippy::struct_excessive_bools, reason = "conditions that go on or do not, each by itself")]
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub(super) struct MemberMemory {

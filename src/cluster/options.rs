@@ -17,7 +17,8 @@ pub struct JudgeOptions {
     pub member_lost_after: Duration,
     /// One source (REST, SQL, a DCS member) must fail this long before that is an event.
     pub source_down_after: Duration,
-    /// A running replica may be without a stream this long.
+    /// A running replica without a stream is no longer healthy after this, and an event after `replica_broken_after`.
+    pub unstreamed_warning_after: Duration,
     pub replica_broken_after: Duration,
     /// How long one writable and one unknown former primary must last to be a possible split brain.
     pub possible_after: Duration,
@@ -48,7 +49,8 @@ impl Default for JudgeOptions {
             rest_round_trip_max: Duration::from_secs(1),
             member_lost_after: Duration::from_secs(4),
             source_down_after: Duration::from_secs(5),
-            replica_broken_after: Duration::from_secs(60),
+            unstreamed_warning_after: Duration::from_secs(10),
+            replica_broken_after: Duration::from_mins(1),
             possible_after: Duration::from_secs(3),
             transient_max: Duration::from_secs(15),
             quorum_lost_after: Duration::from_secs(3),
@@ -58,7 +60,7 @@ impl Default for JudgeOptions {
             lag_high_bytes: 256 << 20,
             lag_normal_bytes: 32 << 20,
             lag_hold: Duration::from_secs(4),
-            forget_after: Duration::from_secs(24 * 3_600),
+            forget_after: Duration::from_hours(24),
             clusters_max: 2_000,
             members_max: 64,
         }

@@ -3,6 +3,8 @@
 //! A quorum is missing only by testimony: members that refuse (their process is dead) or that say themselves that they
 //! have no leader. Members that merely do not answer us may be fine behind a broken network: that is blindness.
 
+use std::time::Duration;
+
 use crate::cluster::draft::Draft;
 use crate::cluster::member::{Probe, kind_word};
 use crate::cluster::options::JudgeOptions;
@@ -126,17 +128,21 @@ fn words(state: &ClusterState) -> String {
     state.dcs.peers.iter().map(word).collect::<Vec<_>>().join(", ")
 }
 
+/// A member of the DCS that nobody asks any more was removed from it.
+const PEER_FORGOTTEN_AFTER: Duration = Duration::from_mins(2);
+
 fn members(state: &mut ClusterState, now: Timestamp, options: &JudgeOptions, out: &mut Drafts) {
+    state.dcs.peers.retain(|_, peer| peer.tried_at.is_some_and(|at| now.since(at) <= PEER_FORGOTTEN_AFTER));
     for (url, peer) in &state.dcs.peers {
         let name = peer.health.as_ref().and_then(|(_, health)| health.name.clone());
         match &peer.failing {
-            Some((since, failure)) if now.since(*since) >= options.source_down_after => {
-                if state.memory.dcs_down.insert(url.clone()) {
-                    let text = format!("DCS member {url} does not answer: {}", kind_word(failure.kind));
-                    let draft = Draft::warning("dcs_member_down", now).by("dcs").text(text).field("url", url);
-                    let draft = draft.field("reason", kind_word(failure.kind)).field("error", &failure.error);
-                    out.push(draft.field_if("name", name).keyed(url, *since));
-                }
+            Some((since, failure))
+                if now.since(*since) >= options.source_down_after && state.memory.dcs_down.insert(url.clone()) =>
+            {
+                let text = format!("DCS member {url} does not answer: {}", kind_word(failure.kind));
+                let draft = Draft::warning("dcs_member_down", now).by("dcs").text(text).field("url", url);
+                let draft = draft.field("reason", kind_word(failure.kind)).field("error", &failure.error);
+                out.push(draft.field_if("name", name).keyed(url, *since));
             }
             None if peer.health.is_some() && state.memory.dcs_down.remove(url) => {
                 let text = format!("DCS member {url} answers again");

@@ -18,6 +18,8 @@ use crate::model::{Lsn, Timestamp};
 /// PostgreSQL writes by itself (a snapshot of running transactions each 15 s, a checkpoint) stays below.
 const SERVED_GROWTHS: usize = 4;
 const SERVED_WINDOW: Duration = Duration::from_secs(10);
+/// How long a sign of a second primary keeps the probes frequent.
+const SUSPICION: Duration = Duration::from_mins(1);
 
 /// An unbroken row of writable answers of one postmaster.
 #[derive(Clone, Debug)]
@@ -78,9 +80,12 @@ impl Overlap {
         self.runs.remove(member);
     }
 
-    /// Two runs are open, or one and a doubt: frequent probes will decide.
-    pub(super) fn is_suspicious(&self) -> bool {
-        self.runs.len() > 1 || self.doubt_since.is_some()
+    /// Two members took writes a moment ago, or one is in doubt: frequent probes will decide. A host that stays dark is
+    /// no reason to ask the others often for hours.
+    pub(super) fn is_suspicious(&self, now: Timestamp) -> bool {
+        let recent = |run: &&Run| now.since(run.last.received) <= SUSPICION;
+        let doubt = self.doubt_since.as_ref().is_some_and(|(since, _)| now.since(*since) <= SUSPICION);
+        self.runs.values().filter(recent).count() > 1 || doubt
     }
 
     fn add(&mut self, member: &str, probe: Probe, facts: RunFacts) {
@@ -94,13 +99,11 @@ impl Overlap {
             lsn: facts.lsn,
             growths: Vec::new(),
         });
-        if let (Some(before), Some(start)) = (run.start, facts.start) {
-            if before != start {
-                // Another postmaster: it was down in between.
-                run.first = probe;
-                run.previous = probe;
-                run.growths.clear();
-            }
+        if run.start.zip(facts.start).is_some_and(|(before, start)| before != start) {
+            // Another postmaster: it was down in between.
+            run.first = probe;
+            run.previous = probe;
+            run.growths.clear();
         }
         if probe.received < run.last.received {
             return;

@@ -61,7 +61,7 @@ impl ClusterState {
     /// A requested switchover is under way, or one has just ended.
     pub(super) fn switching(&self, now: Timestamp) -> bool {
         let due = |at: Option<Timestamp>| at.is_none_or(|at| now + Duration::from_secs(5) >= at);
-        let limit = Duration::from_secs(60);
+        let limit = Duration::from_mins(1);
         let requested = self
             .memory
             .request

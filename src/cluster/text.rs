@@ -81,8 +81,8 @@ fn head(text: &mut String, cluster: &Cluster, now: Timestamp) {
     text.push_str(&line);
     text.push('\n');
     if let Some(split) = &cluster.split_brain {
-        let state = if split.state == SplitBrainState::Confirmed { "SPLIT BRAIN" } else { "split brain possible" };
-        row(text, &format!("{state}: {} since {}", split.members.join(", "), split.since.to_rfc3339_millis()));
+        let word = if split.state == SplitBrainState::Confirmed { "SPLIT BRAIN" } else { "split brain possible" };
+        row(text, &format!("{word}: {} since {}", split.members.join(", "), split.since.to_rfc3339_millis()));
     }
     if let Some(lock) = &cluster.lock {
         let owner = lock.owner.as_deref().unwrap_or("nobody");

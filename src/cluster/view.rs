@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::cluster::health::health;
-use crate::cluster::lag::lag_of;
+use crate::cluster::lag::{lag_of, source_of_truth};
 use crate::cluster::member::{MemberState, SourceState, kind_word};
 use crate::cluster::options::JudgeOptions;
 use crate::cluster::quorum;
@@ -22,7 +22,7 @@ pub(super) fn cluster(name: &str, state: &ClusterState, now: Timestamp, options:
         reasons,
         leader: state.leader(now, options).map(str::to_owned),
         writable: state.writable_members(now, options),
-        timeline: state.memory.timeline,
+        timeline: timeline(state, now, options),
         system_identifier: state.memory.system_identifier.clone(),
         paused: in_dcs(state.memory.paused),
         failsafe: state.memory.failsafe,
@@ -33,6 +33,12 @@ pub(super) fn cluster(name: &str, state: &ClusterState, now: Timestamp, options:
         config: state.dcs.config(),
         members: state.members.keys().filter_map(|member| one(state, member, now, options)).collect(),
     }
+}
+
+/// The timeline that the leader is on, as of now.
+fn timeline(state: &ClusterState, now: Timestamp, options: &JudgeOptions) -> Option<u32> {
+    let source = source_of_truth(state, now, options)?;
+    state.members.get(&source)?.timeline(now, options)
 }
 
 /// The leader key as last read, with its time. Only `Cluster::leader` is a statement about now.

@@ -72,7 +72,7 @@ pub(super) fn event(
         return Some(IncidentChange { kind: IncidentChangeKind::Updated, incident: incident.clone() });
     }
     if opens {
-        return Some(open(state, event.time, Opening::Event(event), options));
+        return Some(open(state, event.time, &Opening::Event(event), options));
     }
     remember(state, event, options);
     None
@@ -93,10 +93,10 @@ enum Opening<'a> {
 fn open(
     state: &mut ClusterIncidents,
     at: Timestamp,
-    opening: Opening<'_>,
+    opening: &Opening<'_>,
     options: &CorrelatorOptions,
 ) -> IncidentChange {
-    let (cluster, subject, severity) = match &opening {
+    let (cluster, subject, severity) = match opening {
         Opening::Event(event) => (&event.cluster, story::subject(event), event.severity),
         Opening::Alert(alert) => (&alert.cluster, format!("alert {} fires", alert.name), alert.severity),
     };
@@ -170,7 +170,6 @@ fn join_alert(incident: &mut Incident, alert: &AlertChange) {
     let known = incident.alerts.iter_mut().find(|known| known.name == alert.name && known.resolved_at.is_none());
     match known {
         Some(known) if !alert.firing => known.resolved_at = Some(alert.at),
-        Some(_) => {}
         None if alert.firing => {
             incident.severity = incident.severity.max(alert.severity);
             incident.alerts.push(IncidentAlert {
@@ -180,7 +179,7 @@ fn join_alert(incident: &mut Incident, alert: &AlertChange) {
                 resolved_at: None,
             });
         }
-        None => {}
+        _ => {}
     }
 }
 
@@ -201,7 +200,7 @@ pub(super) fn alert(
         let changed = before != incident.alerts;
         return changed.then(|| IncidentChange { kind: IncidentChangeKind::Updated, incident: incident.clone() });
     }
-    (alert.firing && critical).then(|| open(state, alert.at, Opening::Alert(alert), options))
+    (alert.firing && critical).then(|| open(state, alert.at, &Opening::Alert(alert), options))
 }
 
 pub(super) fn belief(
@@ -216,7 +215,7 @@ pub(super) fn belief(
         let raised = state.recent.iter().rfind(|event| event.event == "split_brain_possible").cloned();
         let (true, Some(raised)) = (possible, raised) else { return None };
         state.recent.retain(|event| event.id != raised.id);
-        return Some(open(state, raised.time, Opening::Event(&raised), options));
+        return Some(open(state, raised.time, &Opening::Event(&raised), options));
     }
     settle_times(state, cluster, now);
     let lasted = |since: Option<Timestamp>, after| since.is_some_and(|since| now.since(since) >= after);

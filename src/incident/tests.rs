@@ -16,9 +16,8 @@ fn at(seconds: u64) -> Timestamp {
 
 fn event(seconds: u64, name: &str, member: &str, fields: &[(&str, &str)]) -> Event {
     let severity = match name {
-        "leader_lost" | "split_brain_confirmed" | "dcs_quorum_lost" => EventSeverity::Critical,
         "leader_changed" if fields.contains(&("planned", "true")) => EventSeverity::Notice,
-        "leader_changed" => EventSeverity::Critical,
+        "leader_lost" | "leader_changed" | "split_brain_confirmed" | "dcs_quorum_lost" => EventSeverity::Critical,
         "leader_returned" | "split_brain_ended" | "lease_renewed" => EventSeverity::Info,
         _ => EventSeverity::Warning,
     };

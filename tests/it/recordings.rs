@@ -498,6 +498,10 @@ fn fault_11_a_manual_promote_splits_the_brain_and_leaves_a_broken_replica() {
     leaders_are(&replay, &["n1"]);
     replay.none("leader_changed");
     replay.none("timeline_changed");
+    // The broken replica belongs to the split brain's incident, which stays open for it.
+    let (opened, settled, incident) = replay.incident();
+    assert_eq!((opened, settled), (1, 0));
+    assert_eq!(incident.title, "split brain of n1 and n2, n2 does not replicate");
 }
 
 #[test]

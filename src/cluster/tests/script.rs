@@ -174,7 +174,7 @@ impl Script {
         let restarted = before.is_some_and(|before| before.primary && !node.primary);
         let started = if restarted { started + 100 } else { started };
         self.sql_fails.remove(name);
-        self.nodes.insert(name.to_owned(), Node { lsn, replay, started, ..node });
+        self.nodes.insert(name.to_owned(), Node { started, lsn, replay, ..node });
     }
 
     pub(super) fn refuse_rest(&mut self, name: &str) {
@@ -295,23 +295,23 @@ impl Script {
             let fast = self.judge.wants_fast_probe("demo", self.now);
             for (index, name) in NAMES.iter().enumerate() {
                 let every = if fast { 4 } else { self.probe_steps };
-                if (self.steps + index as u64 * 3) % every == 0 {
+                if (self.steps + index as u64 * 3).is_multiple_of(every) {
                     self.ask_sql(name);
                 }
-                if (self.steps + index as u64 * 5) % 20 == 0 {
+                if (self.steps + index as u64 * 5).is_multiple_of(20) {
                     self.ask_rest(name);
                 }
             }
-            if self.steps % 10 == 0 && !self.without_dcs {
+            if self.steps.is_multiple_of(10) && !self.without_dcs {
                 self.ask_dcs();
             }
-            if self.steps % 20 == 0 && !self.without_dcs {
+            if self.steps.is_multiple_of(20) && !self.without_dcs {
                 self.ask_etcd();
             }
-            if self.steps % 20 == 0 && self.without_dcs {
+            if self.steps.is_multiple_of(20) && self.without_dcs {
                 self.ask_view();
             }
-            if self.steps % 3 == 0 {
+            if self.steps.is_multiple_of(3) {
                 self.events.extend(self.judge.tick(self.now));
             }
         }
@@ -445,13 +445,12 @@ impl Script {
 
     fn ask_etcd(&mut self) {
         for url in ETCD {
-            let claim = match self.etcd_fails.get(url) {
-                Some(fails) => Self::failure(fails),
-                None => {
-                    let healthy = !self.etcd_unhealthy.iter().any(|other| other == url);
-                    let reason = (!healthy).then(|| "etcdserver: no leader".to_owned());
-                    Claim::DcsHealth(DcsHealth { healthy, reason, ..DcsHealth::default() })
-                }
+            let claim = if let Some(fails) = self.etcd_fails.get(url) {
+                Self::failure(fails)
+            } else {
+                let healthy = !self.etcd_unhealthy.iter().any(|other| other == url);
+                let reason = (!healthy).then(|| "etcdserver: no leader".to_owned());
+                Claim::DcsHealth(DcsHealth { healthy, reason, ..DcsHealth::default() })
             };
             self.observe(Source::DcsMember { url: url.to_owned() }, claim);
         }

@@ -162,6 +162,7 @@ fn surprise_08_a_replica_that_runs_and_does_not_stream_is_broken() {
     script.run(50.0);
     assert_eq!(script.take(), Vec::<String>::new());
     assert_eq!(member(&script.cluster(), "n2").lag_bytes, None);
+    assert_eq!(script.cluster().health.as_str(), "warning");
     script.run(15.0);
     assert_eq!(script.take(), ["replica_broken n2"]);
     assert_eq!(script.cluster().health.as_str(), "warning");
@@ -367,6 +368,21 @@ fn surprise_18_the_lease_predicts_and_the_revision_does_not() {
     assert_eq!(script.take(), ["lease_renewed n1"]);
 }
 
+/// One after the other is no overlap, whatever the key says.
+#[test]
+fn a_primary_that_stops_before_the_next_one_writes_is_no_split_brain() {
+    for probe_steps in [3, 20, 25] {
+        let mut script = settled();
+        script.probe_steps = probe_steps;
+        script.run(4.0);
+        script.refuse_sql("n1");
+        script.set("n2", primary(2));
+        script.run(10.0);
+        assert!(!script.told().iter().any(|event| event.starts_with("split_brain")), "{:?}", script.told());
+        assert_eq!(script.cluster().writable, ["n2"]);
+    }
+}
+
 #[test]
 fn a_withdrawn_switchover_does_not_make_the_next_failover_planned() {
     let mut script = settled();
@@ -488,4 +504,65 @@ fn a_server_that_is_replaced_under_the_judge_is_no_split_brain() {
         script.now = script.now + std::time::Duration::from_millis(200);
     }
     assert!(!script.told().iter().any(|event| event == "split_brain_confirmed"));
+}
+
+#[test]
+fn a_standby_cluster_has_a_leader_that_writes_nothing() {
+    let mut script = settled();
+    script.set("n1", replica("remote", 1));
+    let mut words = script.patroni_status("n1");
+    words.role = "standby_leader".to_owned();
+    script.patroni.insert("n1".into(), words);
+    script.run(40.0);
+    let cluster = script.cluster();
+    assert_eq!(cluster.health.as_str(), "ok", "{:?}", cluster.reasons);
+    assert_eq!(cluster.leader.as_deref(), Some("n1"));
+    assert_eq!(member(&cluster, "n1").role.as_str(), "standby_leader");
+    assert_eq!(member(&cluster, "n2").lag_bytes, Some(0));
+    assert_eq!(cluster.timeline, Some(1));
+    assert!(!script.told().contains(&"lock_role_mismatch".to_owned()));
+}
+
+#[test]
+fn a_dark_host_does_not_keep_the_probes_fast_for_ever() {
+    let mut script = settled();
+    assert!(!script.judge.wants_fast_probe("demo", script.now));
+    script.lose_host("n1");
+    script.run(22.0);
+    script.expire("n1");
+    assert!(script.judge.wants_fast_probe("demo", script.now));
+    script.acquire("n2");
+    script.set("n2", primary(2));
+    script.run(150.0);
+    assert!(script.cluster().split_brain.is_some());
+    assert!(!script.judge.wants_fast_probe("demo", script.now));
+}
+
+#[test]
+fn a_lock_owner_that_does_not_write_is_a_mismatch_after_a_while() {
+    let mut script = settled();
+    script.refuse_sql("n1");
+    script.run(12.0);
+    assert!(!script.told().contains(&"lock_role_mismatch".to_owned()));
+    script.run(8.0);
+    assert!(script.told().contains(&"lock_role_mismatch".to_owned()));
+    script.set("n1", primary(1));
+    script.run(4.0);
+    assert_eq!(script.cluster().health.as_str(), "ok");
+}
+
+#[test]
+fn a_member_that_nobody_names_is_forgotten_after_a_day() {
+    let mut script = settled();
+    script.lose_host("n3");
+    script.run(5.0);
+    let mut list: Vec<_> = script.judge.memory().members("demo").to_vec();
+    list.retain(|address| address.member != "n3");
+    script.observe(Source::Dcs, Claim::Members(list));
+    script.run(2.0);
+    assert!(!member(&script.cluster(), "n3").present);
+    script.now = script.now + std::time::Duration::from_hours(25);
+    let now = script.now;
+    script.judge.tick(now);
+    assert_eq!(script.cluster().members.len(), 2);
 }
