@@ -15,10 +15,10 @@ test('pictures', skip, async () => {
       await page.waitForTimeout(600);
       await picture(page, `${name}-${theme}`);
     };
-    await take('overview', '/');
     await take('cluster', '/c/orders-prod?from=now-30m');
-    await take('logs', '/logs?cluster=orders-prod&from=now-30m');
     if (theme === 'dark') {
+      await take('overview', '/');
+      await take('logs', '/logs?cluster=orders-prod&from=now-30m');
       await take('alerts', '/alerts');
       await take('incident', '/incidents/41');
       await page.open('/logs?cluster=orders-prod&q=PANIC&from=now-30m');

@@ -139,7 +139,8 @@ export function startFixture(port = 0) {
           { name: 'network_partition', title: `${t.leader} was cut off from etcd`, confidence: 'low', score: 0.08, evidence: [{ source: 'dcs', time: at(t.to), text: 'the leader key expired', link: null }], against: ['etcd peers saw each other all the time'], missing: ['no failed DCS request in the log of Patroni'] },
         ] : [],
         phases: [p('trigger', -900), p('detected', -700), p('lease_expired', 0), p('lock_taken', next.from - t.to - 600), p('promoted', next.from - t.to), p('first_write', next.from - t.to + 900), p('last_replica_streaming', next.from - t.to + 2600)],
-        impact: { write_outage_seconds: (next.from - t.to) / 1000 + 1.6, wal_possibly_lost_bytes: 81_920, wal_range: '0/5B000148 – 0/5B014148', connection_errors: 138 },
+        impact: { write_outage_seconds: (next.from - t.to) / 1000 + 1.6, split_brain_seconds: null, lost_wal: '0/5B000148..0/5B014148' },
+        alerts: [{ name: 'NoLeader', severity: 'critical', firing_since: at(t.to + 10_000), resolved_at: at(next.from + 4000) }, { name: 'MemberDown', severity: 'warning', firing_since: at(t.to + 30_000), resolved_at: settled ? at(t.to + 95_000) : null }],
       };
     }).reverse();
   }

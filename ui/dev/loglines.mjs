@@ -18,7 +18,7 @@ const NORMAL = [
   ['postgresql', 'warning', 'WARNING:  there is already a transaction in progress', { backend_type: 'client backend', database: 'crm', user: 'report', application: 'psql', sqlstate: '25001' }],
   ['postgresql', 'notice', 'NOTICE:  relation "tmp_import" already exists, skipping', { backend_type: 'client backend', database: 'crm', user: 'etl', application: 'loader' }],
   ['patroni', 'info', 'no action. I am (MEMBER), the leader with the lock', { event: 'hb_leader' }],
-  ['patroni', 'info', 'no action. I am (MEMBER), a secondary, and following a leader (pg2)', { event: 'hb_replica' }],
+  ['patroni', 'info', 'no action. I am (MEMBER), a secondary, and following a leader (LEADER)', { event: 'hb_replica' }],
   ['etcd', 'warning', '{"level":"warn","msg":"apply request took too long","took":"112.4ms","expected-duration":"100ms"}', { event: 'etcd_slow_apply' }],
   ['haproxy', 'info', 'orders_primary/pg2 10.0.0.12:5432 1/0/2411 -- 42/40/38/38/0', {}],
   ['pgbouncer', 'info', 'stats: 412 xacts/s, 1204 queries/s, in 310221 B/s, out 1122331 B/s, xact 1812 us, query 640 us, wait 11 us', {}],
@@ -39,6 +39,14 @@ const FAILOVER = [
   [25_000, 'pg2', 'haproxy', 'warning', 'Server orders_primary/pg2 is UP, reason: Layer7 check passed, code: 200', { event: 'lb_server_up' }],
 ];
 
+/** Mostly heartbeats, checkpoints and slow statements, now and then an error; standbys have no clients that write. */
+function pick(x, primary) {
+  const weights = primary ? [6, 6, 16, 3, 1, 2, 3, 22, 0, 3, 20, 18] : [5, 5, 4, 0, 0, 0, 0, 0, 40, 3, 10, 12];
+  let left = x * weights.reduce((a, b) => a + b, 0);
+  const i = weights.findIndex((w) => (left -= w) < 0);
+  return NORMAL[Math.max(0, i)];
+}
+
 /** The lines of one second. */
 function second(world, s) {
   const out = [];
@@ -49,9 +57,9 @@ function second(world, s) {
     if (r() > p) continue;
     const member = CLUSTERS[cluster].members[Math.floor(r() * CLUSTERS[cluster].members.length)];
     if (world.role(cluster, member, s * 1000) === null) continue;
-    const [source, severity, line, fields] = NORMAL[Math.floor(r() ** 1.3 * NORMAL.length)];
+    const [source, severity, line, fields] = pick(r(), world.role(cluster, member, s * 1000) === 'primary');
     const f = Object.fromEntries(Object.entries(fields).filter(([, v]) => v));
-    out.push({ ms: s * 1000 + Math.floor(r() * 1000), labels: { cluster, member, source, severity, pid: String(1000 + Math.floor(r() * 9000)), ...f }, line: line.replace('MEMBER', member) });
+    out.push({ ms: s * 1000 + Math.floor(r() * 1000), labels: { cluster, member, source, severity, pid: String(1000 + Math.floor(r() * 9000)), ...f }, line: line.replace('MEMBER', member).replace('LEADER', CLUSTERS[cluster].members.find((m) => world.role(cluster, m, s * 1000) === 'primary') ?? 'nobody') });
   }
   for (const t of world.terms) {
     if (!Number.isFinite(t.to)) continue;

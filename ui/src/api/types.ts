@@ -140,6 +140,10 @@ export interface Incident {
   causes: Cause[];
   phases?: { name: string; at: string | null; text?: string | null }[] | Record<string, string | null> | null;
   impact?: Record<string, unknown> | null;
+  /** The incident's own copies, oldest first; only in the answer for one incident. */
+  events?: Event[];
+  events_left_out?: number;
+  alerts?: { name: string; severity: Severity; firing_since: string; resolved_at: string | null }[];
 }
 
 export interface Target {

@@ -14,7 +14,10 @@ export const ROLE_WORD: Record<Role, string> = {
   unknown: 'unknown',
 };
 
-export const SOURCE_WORD: Record<string, string> = { rest: 'Patroni REST', sql: 'PostgreSQL', dcs: 'DCS key', agent: 'agent' };
+export const SOURCE_WORD: Record<string, string> = {
+  rest: 'Patroni REST', sql: 'PostgreSQL', statistics: 'PostgreSQL statistics', dcs: 'DCS keys', etcd: 'etcd', agent: 'agent',
+  haproxy: 'HAProxy', pgbouncer: 'PgBouncer', host: 'host', scrape: 'scrape', discovery: 'discovery',
+};
 
 /** A claim is stale when its source, polled every two seconds, has been silent for five polls. */
 export const STALE_MS = 10_000;

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { buildLogql, facetQuery, filterText, histogramQuery, lineFilters, parseFilter, quote, removeFilter, selectorEnd, toggleFilter, withoutField, type Filter } from './logql';
+import { buildLogql, needles, splitMatches, facetQuery, filterText, histogramQuery, lineFilters, parseFilter, quote, removeFilter, selectorEnd, toggleFilter, withoutField, type Filter } from './logql';
 
 const f = (text: string): Filter => parseFilter(text)!;
 
@@ -50,6 +50,17 @@ describe('building', () => {
     expect(selectorEnd('{a="}"} x')).toBe(6);
     expect(selectorEnd('{a="\\"}"}')).toBe(8);
     expect(selectorEnd('{a=`}`')).toBe(-1);
+  });
+});
+
+describe('marking matches', () => {
+  const split = (text: string, line: string) => splitMatches(line, needles(text));
+  it.each<[string, string, string[]]>([
+    ['full', 'disk full', ['disk ', 'full', '']], ['a.c', 'abc a.c', ['abc ', 'a.c', '']], ['-x y', 'x y', ['x ', 'y', '']],
+    ['/d.ad/', 'deadlock', ['', 'dead', 'lock']], ['{a="b"} |= `lock` != "x"', 'lock x', ['', 'lock', ' x']], ['{a="b"} |~ "lo+k"', 'look', ['', 'look', '']],
+    ['', 'plain', ['plain']], ['/(?P<x>a)/', 'a', ['a']], ['/x*/', 'ab', ['ab']],
+  ])('%j in %j', (text, line, parts) => {
+    expect(split(text, line)).toEqual(parts);
   });
 });
 

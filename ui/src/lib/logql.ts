@@ -68,6 +68,36 @@ export function lineFilters(text: string): string[] {
   return out;
 }
 
+/** What a search looks for in a line, for marking it there: plain words escaped, regular expressions as they are. */
+export function needles(text: string): RegExp | null {
+  const parts: string[] = [];
+  const filters = isLogql(text) ? text.slice(selectorEnd(text) + 1) : lineFilters(text).join(' ');
+  for (const m of filters.matchAll(/\|([=~])\s*(?:`([^`]*)`|"((?:[^"\\]|\\.)*)")/g)) {
+    const value = m[2] ?? m[3]!.replace(/\\(.)/g, '$1');
+    if (value) parts.push(m[1] === '=' ? escapeRegex(value) : `(?:${value})`);
+  }
+  try {
+    return parts.length ? new RegExp(parts.join('|'), 'g') : null;
+  } catch {
+    // The server's regular expressions know things that the browser's do not; then nothing is marked.
+    return null;
+  }
+}
+
+/** Splits a line into parts that match and parts that do not; odd places match. */
+export function splitMatches(line: string, needle: RegExp | null): string[] {
+  if (!needle) return [line];
+  const out: string[] = [];
+  let at = 0;
+  for (const m of line.matchAll(needle)) {
+    if (m[0] === '') continue;
+    out.push(line.slice(at, m.index), m[0]);
+    at = m.index + m[0].length;
+  }
+  out.push(line.slice(at));
+  return out;
+}
+
 /** The log query (selector, line filters, field filters) of a search. */
 export function buildLogql(search: LogSearch): string {
   const groups = grouped(search.filters);
