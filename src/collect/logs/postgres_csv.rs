@@ -22,7 +22,7 @@ pub fn parse(record: &str, context: Context) -> Option<Parsed> {
         return None;
     }
     let value = |index: usize| values.get(index).map_or("", AsRef::as_ref);
-    postgres::severity(value(SEVERITY_COLUMN))?;
+    postgres::severity_of(value(SEVERITY_COLUMN), value(12))?;
     let time = parse_time(value(0).as_bytes(), context.zone, context.last_at)?;
     let columns = Columns {
         user: value(1),
@@ -69,7 +69,7 @@ pub fn begins_record(line: &[u8]) -> bool {
         && !value(3).is_empty()
         && value(3).bytes().all(|byte| byte.is_ascii_digit())
         && value(5).contains('.')
-        && postgres::severity(value(SEVERITY_COLUMN)).is_some()
+        && postgres::severity_of(value(SEVERITY_COLUMN), value(12)).is_some()
 }
 
 /// Values of a record, unquoted; whether the last one ended properly. More than 27 values are not looked for.
@@ -174,6 +174,21 @@ mod tests {
         ] {
             assert_eq!(parse(text, CONTEXT), None, "{text}");
             assert!(!begins_record(text.as_bytes()), "{text}");
+        }
+    }
+
+    #[test]
+    fn translated_severities_are_told_by_the_sqlstate() {
+        for (word, sqlstate, severity) in [
+            ("FEHLER", "42P01", Some(Severity::Error)),
+            ("ПРЕДУПРЕЖДЕНИЕ", "01000", Some(Severity::Warning)),
+            ("HINWEIS", "00000", Some(Severity::Info)),
+            ("FEHLER", "", None),
+            ("1", "00000", None),
+        ] {
+            let text = format!("2026-11-23 05:47:28.131 UTC,,,42,,6b.7,1,,x,,0,{word},{sqlstate},\"a\",,,,,,,,,\"\"");
+            assert_eq!(parse(&text, CONTEXT).and_then(|parsed| parsed.severity), severity, "{word}");
+            assert_eq!(begins_record(text.as_bytes()), severity.is_some(), "{word}");
         }
     }
 

@@ -36,8 +36,8 @@ pub fn parse(record: &str, context: Context, prefix: &Prefix) -> Option<Parsed> 
         message.push('\n');
         message.push_str(line.trim_start_matches('\t'));
     }
-    let mut parsed =
-        Parsed { at, severity: postgres::severity(found.word), line: record.to_owned(), message, fields: Vec::new() };
+    let severity = postgres::severity_of(found.word, found.field("sqlstate"));
+    let mut parsed = Parsed { at, severity, line: record.to_owned(), message, fields: Vec::new() };
     for (name, value) in &found.fields {
         let is_nothing = matches!((*name, *value), ("xid" | "leader_pid" | "query_id", "0") | ("sqlstate", "00000"));
         if !matches!(*name, "time" | "epoch") && !is_nothing {

@@ -134,7 +134,7 @@ impl Prefix {
     /// Takes a line apart. `None` when it has no prefix and severity.
     pub fn split<'a>(&self, line: &'a str) -> Option<PrefixedLine<'a>> {
         let captures = self.regex.captures(line).or_else(|| self.fallback.captures(line))?;
-        let word = captures.name("word")?.as_str();
+        let word = captures.name("word").or_else(|| captures.name("other"))?.as_str();
         let message = captures.name("message")?.as_str();
         Some(PrefixedLine { fields: named_fields(&captures), word, message })
     }
@@ -193,7 +193,8 @@ fn to_regex(setting: &str) -> String {
         }
     }
     regex.push_str(&")?".repeat(optional_parts));
-    regex + &format!(r"(?P<word>{}):\s\s?(?P<message>(?s).*)$", words())
+    // Translated words come last: they are told only by being in capitals and followed by two blanks.
+    regex + &format!(r"(?:(?P<word>{}):\s\s?|(?P<other>\p{{Lu}}{{3,20}}):\s\s)(?P<message>(?s).*)$", words())
 }
 
 #[cfg(test)]
@@ -250,6 +251,12 @@ mod tests {
         assert_eq!(fields, [("pid", "42".to_owned()), ("time", "2026-11-23 05:47:28 UTC".to_owned())]);
         assert_eq!(word, "ERROR");
         assert!(split("%m [%p] ", "cp: cannot stat 'x'").is_none());
+    }
+
+    #[test]
+    fn translated_words() {
+        let (_, word, message) = split("%m [%p] ", "2026-11-23 05:47:28.156 UTC [42] FEHLER:  Relation fehlt").unwrap();
+        assert_eq!((word.as_str(), message.as_str()), ("FEHLER", "Relation fehlt"));
     }
 
     #[test]

@@ -25,22 +25,42 @@ use super::LogSource;
 use super::prefix::PrefixError;
 use super::tail::Tailer;
 
-const POLL_EVERY: Duration = Duration::from_millis(250);
-/// While there is more to read.
-const BUSY_PAUSE: Duration = Duration::from_millis(5);
-/// After a refusal by the spool or the disk.
-const FULL_PAUSE: Duration = Duration::from_secs(1);
-const SAMPLES_EVERY: Duration = Duration::from_secs(10);
-/// Exchanges are not closer than this, which bounds syncs of the disk as well.
-const SEND_PAUSE: Duration = Duration::from_millis(500);
-/// A receiver hears of us at least this often.
-const HEARTBEAT_EVERY: Duration = Duration::from_secs(10);
+/// How long the loops wait for what.
+#[derive(Clone, Copy, Debug)]
+struct Pace {
+    poll: Duration,
+    /// While there is more to read.
+    busy: Duration,
+    /// After a refusal by the spool or the disk.
+    full: Duration,
+    samples: Duration,
+    /// Exchanges are not closer than this, which bounds syncs of the disk as well.
+    send: Duration,
+    /// The receiver hears of us at least this often.
+    heartbeat: Duration,
+    /// After failed exchanges, growing.
+    retry_first: Duration,
+    retry_max: Duration,
+    /// The status is made up anew this often.
+    report: Duration,
+}
+
+const PACE: Pace = Pace {
+    poll: Duration::from_millis(250),
+    busy: Duration::from_millis(5),
+    full: Duration::from_secs(1),
+    samples: Duration::from_secs(10),
+    send: Duration::from_millis(500),
+    heartbeat: Duration::from_secs(10),
+    retry_first: Duration::from_secs(1),
+    retry_max: Duration::from_secs(10),
+    report: Duration::from_secs(1),
+};
+
 const SEND_BYTES_MAX: usize = 1 << 20;
 /// Checkpoints of files that were not seen for so long are forgotten.
 const FORGET_AFTER: Duration = Duration::from_hours(7 * 24);
 const FORGET_EVERY: Duration = Duration::from_hours(1);
-/// The status is made up anew this often.
-const REPORT_EVERY: Duration = Duration::from_secs(1);
 /// Batches of other collectors that wait to be spooled.
 const BATCHES_MAX: usize = 16;
 
@@ -76,6 +96,7 @@ pub struct Ship {
     status: SharedStatus,
     hook: Option<SampleHook>,
     clock: Clock,
+    pace: Pace,
     batches: (mpsc::Sender<Batch>, mpsc::Receiver<Batch>),
 }
 
@@ -106,6 +127,7 @@ impl Ship {
             status,
             hook,
             clock,
+            pace: PACE,
             batches: mpsc::channel(BATCHES_MAX),
         })
     }
@@ -118,8 +140,12 @@ impl Ship {
     /// Starts both loops in the group; they end with it.
     pub fn start<S: FrameSender + Sync + 'static>(self, group: &TaskGroup, sender: S) {
         let appended = Arc::new(Notify::new());
-        let sending =
-            Sending { spool: Arc::clone(&self.spool), appended: Arc::clone(&appended), clock: self.clock.clone() };
+        let sending = Sending {
+            spool: Arc::clone(&self.spool),
+            appended: Arc::clone(&appended),
+            clock: self.clock.clone(),
+            pace: self.pace,
+        };
         group.spawn_until_stop("send frames", sending.run(sender));
         let reading =
             Reading { ship: self, appended, pending: None, last_samples: None, last_report: None, last_forget: None };
@@ -175,20 +201,20 @@ impl Reading {
             PendingFrame { batch: Batch { logs: turn.records, ..Batch::default() }, checkpoints: turn.checkpoints }
         });
         self.add_others(now, &mut frame.batch);
-        let pause = if has_more { BUSY_PAUSE } else { POLL_EVERY };
+        let pause = if has_more { self.ship.pace.busy } else { self.ship.pace.poll };
         let pause = if frame.batch.is_empty() && frame.checkpoints.is_empty() {
             pause
         } else if self.append(frame) {
             self.appended.notify_one();
             pause
         } else {
-            FULL_PAUSE
+            self.ship.pace.full
         };
         if is_due(&mut self.last_forget, now, FORGET_EVERY) {
             self.ship.tailer.forget_unseen(now - FORGET_AFTER);
             self.ship.spool.lock().retain_checkpoints(|checkpoint| self.ship.tailer.remembers(checkpoint.key));
         }
-        if is_due(&mut self.last_report, now, REPORT_EVERY) {
+        if is_due(&mut self.last_report, now, self.ship.pace.report) {
             self.report();
         }
         pause
@@ -197,7 +223,7 @@ impl Reading {
     /// Adds the samples of the host and what other collectors have handed in.
     fn add_others(&mut self, now: Timestamp, batch: &mut Batch) {
         if let Some(hook) = &mut self.ship.hook
-            && is_due(&mut self.last_samples, now, SAMPLES_EVERY)
+            && is_due(&mut self.last_samples, now, self.ship.pace.samples)
         {
             batch.samples.extend(hook(now));
         }
@@ -243,12 +269,13 @@ struct Sending {
     spool: Arc<Mutex<Spool>>,
     appended: Arc<Notify>,
     clock: Clock,
+    pace: Pace,
 }
 
 impl Sending {
     async fn run<S: FrameSender>(self, mut sender: S) {
         let seed = self.clock.now().nanos().cast_unsigned();
-        let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(10), seed);
+        let mut backoff = Backoff::new(self.pace.retry_first, self.pace.retry_max, seed);
         let mut is_failing = false;
         loop {
             match self.exchange(&mut sender).await {
@@ -259,8 +286,8 @@ impl Sending {
                     }
                     backoff.reset();
                     if !has_more {
-                        tokio::time::sleep(SEND_PAUSE).await;
-                        drop(tokio::time::timeout(HEARTBEAT_EVERY, self.appended.notified()).await);
+                        tokio::time::sleep(self.pace.send).await;
+                        drop(tokio::time::timeout(self.pace.heartbeat, self.appended.notified()).await);
                     }
                 }
                 Err(text) => {
@@ -304,3 +331,6 @@ impl Sending {
         .map_err(|error| chain(&error))
     }
 }
+
+#[cfg(test)]
+mod tests;

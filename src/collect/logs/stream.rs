@@ -63,7 +63,10 @@ impl Stream {
         let (text, is_lossy) = decode(&raw.text, raw.cut.is_some());
         let mut parsed = format.parse(&text, context, prefix);
         let catalogue = self.catalogue(format);
-        let hit = catalogue.find(&parsed.message);
+        let hit = catalogue.find(&parsed.message).or_else(|| {
+            let sqlstate = parsed.fields.iter().find(|(name, _)| name == "sqlstate")?;
+            catalogue::event_of_sqlstate(&sqlstate.1)
+        });
         let severity = severity(parsed.severity, hit.as_ref());
         if let Some(hit) = &hit {
             push_event(&mut parsed, hit);
