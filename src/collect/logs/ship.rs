@@ -147,8 +147,15 @@ impl Ship {
             pace: self.pace,
         };
         group.spawn_until_stop("send frames", sending.run(sender));
-        let reading =
-            Reading { ship: self, appended, pending: None, last_samples: None, last_report: None, last_forget: None };
+        let reading = Reading {
+            ship: self,
+            appended,
+            pending: None,
+            is_refused: false,
+            last_samples: None,
+            last_report: None,
+            last_forget: None,
+        };
         group.spawn_until_stop("read logs", reading.run());
     }
 }
@@ -173,6 +180,7 @@ struct Reading {
     appended: Arc<Notify>,
     /// Refused by the spool: nothing more is read until it is taken.
     pending: Option<PendingFrame>,
+    is_refused: bool,
     last_samples: Option<Timestamp>,
     last_report: Option<Timestamp>,
     last_forget: Option<Timestamp>,
@@ -201,6 +209,9 @@ impl Reading {
             PendingFrame { batch: Batch { logs: turn.records, ..Batch::default() }, checkpoints: turn.checkpoints }
         });
         self.add_others(now, &mut frame.batch);
+        if is_due(&mut self.last_report, now, self.ship.pace.report) {
+            self.report();
+        }
         let pause = if has_more { self.ship.pace.busy } else { self.ship.pace.poll };
         let pause = if frame.batch.is_empty() && frame.checkpoints.is_empty() {
             pause
@@ -213,9 +224,6 @@ impl Reading {
         if is_due(&mut self.last_forget, now, FORGET_EVERY) {
             self.ship.tailer.forget_unseen(now - FORGET_AFTER);
             self.ship.spool.lock().retain_checkpoints(|checkpoint| self.ship.tailer.remembers(checkpoint.key));
-        }
-        if is_due(&mut self.last_report, now, self.ship.pace.report) {
-            self.report();
         }
         pause
     }
@@ -237,6 +245,7 @@ impl Reading {
     /// True when the frame is in the spool. Otherwise its logs wait, and its samples are given up.
     fn append(&mut self, mut frame: PendingFrame) -> bool {
         let result = self.ship.spool.lock().append(&frame.batch, &frame.checkpoints);
+        self.is_refused = result.is_err();
         let Err(error) = result else { return true };
         let text = chain(&error);
         let mut status = self.ship.status.lock();
@@ -259,7 +268,7 @@ impl Reading {
         let mut status = self.ship.status.lock();
         status.spool_bytes = spool_bytes;
         status.files = self.ship.tailer.status();
-        if self.pending.is_none() {
+        if !self.is_refused {
             status.errors = self.ship.tailer.errors().to_vec();
         }
     }
@@ -276,13 +285,14 @@ impl Sending {
     async fn run<S: FrameSender>(self, mut sender: S) {
         let seed = self.clock.now().nanos().cast_unsigned();
         let mut backoff = Backoff::new(self.pace.retry_first, self.pace.retry_max, seed);
-        let mut is_failing = false;
+        let mut last_error: Option<String> = None;
+        // The first look at the files, so that the first exchange tells about them.
+        drop(tokio::time::timeout(self.pace.heartbeat, self.appended.notified()).await);
         loop {
             match self.exchange(&mut sender).await {
                 Ok(has_more) => {
-                    if is_failing {
+                    if last_error.take().is_some() {
                         info!("the receiver takes frames again");
-                        is_failing = false;
                     }
                     backoff.reset();
                     if !has_more {
@@ -291,9 +301,9 @@ impl Sending {
                     }
                 }
                 Err(text) => {
-                    if !is_failing {
+                    if last_error.as_ref() != Some(&text) {
                         warn!(error = %text, "cannot hand over frames; they wait in the spool");
-                        is_failing = true;
+                        last_error = Some(text);
                     }
                     tokio::time::sleep(backoff.next_wait()).await;
                 }
