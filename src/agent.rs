@@ -21,7 +21,8 @@ use crate::platform::clock::Clock;
 use crate::platform::disk::Disk;
 use crate::platform::http_client::HttpError;
 use crate::platform::tasks::{TaskGroup, blocking};
-use crate::platform::{telemetry, units, yaml};
+use crate::platform::units;
+use crate::platform::yaml::{self, Problem};
 
 pub use push::PushSender;
 
@@ -34,6 +35,7 @@ pub struct AgentConfig {
     /// The name of this host's member.
     pub member: String,
     /// Base URL of the server.
+    #[serde(default)]
     pub server: String,
     /// Holds the token; read at every push.
     #[serde(default)]
@@ -54,6 +56,13 @@ pub struct AgentConfig {
     /// Connection of the local PostgreSQL.
     #[serde(default)]
     pub postgres: Option<String>,
+}
+
+impl AgentConfig {
+    /// Reads a configuration file's text; on failure all problems, each with its place.
+    pub fn from_yaml(file: &str, text: &str) -> Result<Self, Vec<Problem>> {
+        yaml::from_yaml(file, text)
+    }
 }
 
 fn yes() -> bool {
@@ -87,6 +96,8 @@ pub enum AgentError {
     Ship(#[from] ShipError),
     #[error("set up the connection to the server")]
     Http(#[from] HttpError),
+    #[error("no server to push to; set `server: http://HOST:7432` in the configuration or give --server")]
+    NoServer,
 }
 
 /// Runs the agent until a signal; `server` overrides what the file says.
@@ -138,6 +149,9 @@ pub async fn start(
     group: &TaskGroup,
     host: Option<SampleHook>,
 ) -> Result<SharedStatus, AgentError> {
+    if config.server.is_empty() {
+        return Err(AgentError::NoServer);
+    }
     let status: SharedStatus = Arc::default();
     env!("CARGO_PKG_VERSION").clone_into(&mut status.lock().version);
     let sender = PushSender::new(&config, clock.clone(), Arc::clone(&status))?;
@@ -162,13 +176,24 @@ pub async fn start(
 /// How long the agent's tasks get to end.
 pub const STOP_GRACE: Duration = Duration::from_secs(5);
 
-/// Statistics of this host, if they are wanted.
-fn host_hook(config: &AgentConfig) -> Option<SampleHook> {
-    if !config.host {
-        return None;
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn configuration() {
+        let text = "cluster: demo\nmember: n1\nserver: http://10.0.0.9:7432\ntoken_file: /etc/daraji/token\n\
+            spool: {path: /var/spool/daraji, max_bytes: 512MiB}\nlogs:\n  - {source: postgresql, path: /var/log/pg/*.csv}\n\
+            \x20 - {source: patroni, path: /var/log/patroni.log, timezone: '+02:00'}\n";
+        let config = AgentConfig::from_yaml("agent.yml", text).unwrap();
+        assert_eq!((config.spool.max_bytes, config.logs.len(), config.host), (Some(512 << 20), 2, true));
+
+        let text =
+            "cluster: demo\nmember: n1\nservr: x\nlogs:\n  - {source: a, path: b, timezone: Mars, format: csv}\n";
+        let problems = AgentConfig::from_yaml("agent.yml", text).unwrap_err();
+        let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
+        assert_eq!(problems.len(), 3, "{problems:?}");
+        assert!(problems[0].contains("did you mean \"server\""), "{problems:?}");
+        assert!(problems.iter().any(|problem| problem.contains("\"Mars\" is not a time zone")), "{problems:?}");
     }
-    let labels = [("cluster", config.cluster.as_str()), ("member", config.member.as_str()), ("job", "node")];
-    let labels = Labels::from_pairs(labels.into_iter().chain([("instance", config.member.as_str())]));
-    let collector = HostCollector::new("/proc", "/sys", labels);
-    Some(Box::new(move |now| collector.collect(now)))
 }

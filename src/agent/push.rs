@@ -7,16 +7,19 @@ use reqwest::Method;
 
 use crate::collect::logs::ship::SharedStatus;
 use crate::intake::spool::{Ack, FrameSender, SendError, SpoolIdentity};
+use crate::model::Timestamp;
 use crate::platform::clock::Clock;
 use crate::platform::error::chain;
 use crate::platform::http_client::{HttpAnswer, HttpClient, HttpError};
 use crate::platform::secret::Secret;
-use crate::wire::agent::{EncodedFrame, PUSH_CONTENT_TYPE, PUSH_PATH, Push, PushAnswer, encode_push};
+use crate::wire::agent::{AgentStatus, EncodedFrame, PUSH_CONTENT_TYPE, PUSH_PATH, Push, PushAnswer, encode_push};
 
 use super::AgentConfig;
 
 /// A push of a megabyte over a slow line, and the server's sync.
 const TIMEOUT: Duration = Duration::from_secs(30);
+/// The status is sent this often at most.
+const STATUS_EVERY: Duration = Duration::from_secs(5);
 const ANSWER_BYTES_MAX: usize = 64 << 10;
 
 /// Sends frames to one server.
@@ -29,6 +32,7 @@ pub struct PushSender {
     member: String,
     clock: Clock,
     status: SharedStatus,
+    last_status: Option<Timestamp>,
 }
 
 impl PushSender {
@@ -41,6 +45,16 @@ impl PushSender {
             member: config.member.clone(),
             clock,
             status,
+            last_status: None,
+        })
+    }
+
+    /// The status, unless it was told a moment ago.
+    fn due_status(&mut self, now: Timestamp) -> Option<AgentStatus> {
+        let is_due = self.last_status.is_none_or(|last| now.since(last) >= STATUS_EVERY || now < last);
+        is_due.then(|| {
+            self.last_status = Some(now);
+            self.status.lock().clone()
         })
     }
 
@@ -67,10 +81,16 @@ impl FrameSender for PushSender {
             cluster: self.cluster.clone(),
             member: self.member.clone(),
             sent_at,
-            status: self.status.lock().clone(),
+            status: self.due_status(sent_at),
             frames,
         };
-        let answer = self.post(encode_push(&push)).await?;
+        let answer = match self.post(encode_push(&push)).await {
+            Ok(answer) => answer,
+            Err(error) => {
+                self.last_status = None;
+                return Err(error);
+            }
+        };
         let received_at = self.clock.now();
         match (answer.status, first) {
             (200, _) => {}

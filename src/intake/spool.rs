@@ -14,6 +14,7 @@
 mod codec;
 
 use std::collections::BTreeMap;
+use std::fs::{File, TryLockError};
 use std::future::Future;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -54,6 +55,8 @@ pub enum SpoolError {
     Identity { path: PathBuf, source: serde_json::Error },
     #[error("access the spool's files in {dir}")]
     Files { dir: PathBuf, source: io::Error },
+    #[error("another process uses the spool in {dir}; stop it, or give this one a directory of its own")]
+    InUse { dir: PathBuf },
     #[error("the spool is full ({bytes} of {max_bytes} bytes); it empties as soon as the server answers again")]
     Full { bytes: u64, max_bytes: u64 },
 }
@@ -107,11 +110,14 @@ pub struct Spool {
     segment_fill_bytes: u64,
     /// The next frame opens a segment, or may: it carries every checkpoint.
     next_is_full: bool,
+    /// Held as long as the spool is open; the kernel lets go of it when the process dies.
+    _lock: File,
 }
 
 impl Spool {
     /// Opens or creates the spool in `dir` and recovers the checkpoints.
     pub fn open(disk: &Disk, dir: &Path, options: SpoolOptions) -> Result<(Self, Recovery), SpoolError> {
+        let lock = lock_dir(disk, dir)?;
         let mut checkpoints = BTreeMap::new();
         let mut acknowledged = 0;
         let mut first_seq = None;
@@ -141,6 +147,7 @@ impl Spool {
             synced: 0,
             segment_fill_bytes: SEGMENT_BYTES,
             next_is_full: true,
+            _lock: lock,
             journal,
             identity,
             checkpoints,
@@ -258,6 +265,17 @@ impl Spool {
     }
 }
 
+fn lock_dir(disk: &Disk, dir: &Path) -> Result<File, SpoolError> {
+    let files_error = |source| SpoolError::Files { dir: dir.to_owned(), source };
+    disk.create_dir_all(dir).map_err(files_error)?;
+    let file = File::create(dir.join("lock")).map_err(files_error)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(SpoolError::InUse { dir: dir.to_owned() }),
+        Err(TryLockError::Error(source)) => Err(files_error(source)),
+    }
+}
+
 fn load_identity(disk: &Disk, dir: &Path, renew: bool) -> Result<SpoolIdentity, SpoolError> {
     let path = dir.join("identity.json");
     let files_error = |source| SpoolError::Files { dir: dir.to_owned(), source };
@@ -287,7 +305,7 @@ fn load_identity(disk: &Disk, dir: &Path, renew: bool) -> Result<SpoolIdentity, 
 fn random_id() -> io::Result<String> {
     use std::io::Read as _;
     let mut bytes = [0; 16];
-    std::fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    File::open("/dev/urandom")?.read_exact(&mut bytes)?;
     Ok(format!("{:032x}", u128::from_le_bytes(bytes)))
 }
 

@@ -42,7 +42,8 @@ pub struct Push {
     pub member: String,
     /// The agent's clock when it sent this.
     pub sent_at: Timestamp,
-    pub status: AgentStatus,
+    /// Not in every push.
+    pub status: Option<AgentStatus>,
     /// In order of their numbers; may be empty, which says only "I live".
     pub frames: Vec<EncodedFrame>,
 }

@@ -93,6 +93,23 @@ impl SourceCatalogue {
     }
 }
 
+/// What a SQLSTATE of PostgreSQL stands for where the message itself is not known, such as a translated one.
+pub fn event_of_sqlstate(sqlstate: &str) -> Option<Hit<'static>> {
+    let (event, severity) = match sqlstate {
+        "57P01" => ("admin_terminate", Severity::Info),
+        "57P03" => ("conn_rejected_state", Severity::Warning),
+        "53300" => ("conn_exhausted", Severity::Critical),
+        "53100" => ("disk_full", Severity::Critical),
+        "58030" => ("io_error", Severity::Critical),
+        "40P01" => ("deadlock", Severity::Warning),
+        "25006" => ("readonly_write", Severity::Warning),
+        "28P01" => ("auth_failed", Severity::Warning),
+        "XX001" => ("page_invalid", Severity::Critical),
+        _ => return None,
+    };
+    Some(Hit { event, severity, captures: Vec::new() })
+}
+
 fn captures(regex: &Regex, text: &str) -> Vec<(String, String)> {
     let Some(found) = regex.captures(text) else { return Vec::new() };
     // What the table calls "rest" has no meaning of its own.
@@ -140,5 +157,14 @@ mod tests {
         assert_eq!(hit.event, "dcs_op_exception");
         assert!(catalogue.find("nothing of the kind").is_none());
         assert!(for_source("unknown").find("x").is_none());
+    }
+
+    #[test]
+    fn sqlstates_stand_for_events_of_the_table() {
+        let rows: Vec<Sampled> = serde_json::from_str(TABLE).unwrap();
+        for sqlstate in ["57P01", "57P03", "53300", "53100", "58030", "40P01", "25006", "28P01", "XX001"] {
+            let event = event_of_sqlstate(sqlstate).unwrap().event;
+            assert!(rows.iter().any(|row| row.event == event && row.source == "postgresql"), "{event}");
+        }
     }
 }

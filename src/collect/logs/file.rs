@@ -19,6 +19,7 @@ use super::assemble::{Assembler, RawRecord};
 use super::format::Format;
 use super::identity::{self, Mark};
 use super::parsed::Context;
+use super::postgres_csv;
 use super::prefix::Prefix;
 use super::stream::Stream;
 
@@ -184,7 +185,8 @@ impl TailedFile {
         if size < self.position() || (is_touched && !self.head_is_unchanged()?) {
             self.restart(&mut raw);
         }
-        if is_touched {
+        // Also when the clock was set back, or nothing would ever be idle.
+        if is_touched || now < self.last_growth {
             self.modified_at = modified_at(&metadata);
             self.last_growth = now;
             self.size = size;
@@ -203,8 +205,8 @@ impl TailedFile {
         }
         self.flush_idle(now, &mut raw);
         self.is_changed |= !raw.is_empty();
-        for record in &raw {
-            records.push(self.make_record(record, now));
+        for record in raw {
+            self.add_record(record, now, records);
         }
         Ok(has_more)
     }
@@ -270,6 +272,21 @@ impl TailedFile {
             assembler.flush_all(raw);
         } else if idle >= RECORD_IDLE {
             assembler.flush_record(raw);
+        }
+    }
+
+    fn add_record(&mut self, raw: RawRecord, now: Timestamp, records: &mut Vec<LogRecord>) {
+        let record = self.make_record(&raw, now);
+        if self.format == Some(Format::Csvlog)
+            && record.field("session_id").is_none()
+            && let Some(at) = postgres_csv::find_inner(&raw.text)
+        {
+            let (torn, inner) = raw.text.split_at(at);
+            let torn = RawRecord { text: torn.to_vec(), cut: None, is_partial: true };
+            records.push(self.make_record(&torn, now));
+            records.push(self.make_record(&RawRecord { text: inner.to_vec(), is_partial: false, cut: raw.cut }, now));
+        } else {
+            records.push(record);
         }
     }
 

@@ -13,6 +13,19 @@ pub const SEVERITY_WORDS: &[&str] = &[
 /// Keywords of lines that belong to the message before.
 pub const DETAIL_WORDS: &[&str] = &["DETAIL", "HINT", "QUERY", "CONTEXT", "LOCATION", "BACKTRACE", "STATEMENT"];
 
+/// The severity of a record. Where `lc_messages` has translated the word, the SQLSTATE tells enough.
+pub fn severity_of(word: &str, sqlstate: &str) -> Option<Severity> {
+    severity(word).or_else(|| {
+        let is_word = word.chars().count() >= 3 && word.chars().all(char::is_alphabetic);
+        let is_code = sqlstate.len() == 5 && sqlstate.bytes().all(|byte| byte.is_ascii_alphanumeric());
+        Some(match sqlstate.get(..2).filter(|_| is_word && is_code)? {
+            "00" => Severity::Info,
+            "01" | "02" => Severity::Warning,
+            _ => Severity::Error,
+        })
+    })
+}
+
 /// The severity that a word of the server stands for.
 pub fn severity(word: &str) -> Option<Severity> {
     Some(match word {
@@ -83,7 +96,7 @@ impl Columns<'_> {
         }
         let mut parsed = Parsed {
             at: None,
-            severity: severity(self.severity_text),
+            severity: severity_of(self.severity_text, self.sqlstate),
             line,
             message: self.message.to_owned(),
             fields: Vec::with_capacity(16),

@@ -13,16 +13,17 @@ const SEVERITY_COLUMN: usize = 11;
 
 /// Parses a whole record, newlines inside quotes included. `None` when it is not one.
 ///
-/// A record that was cut off is understood as far as it reaches, if its severity is there.
+/// A record that was cut off is understood as far as it reaches, if its severity is there and no other record begins
+/// inside it.
 pub fn parse(record: &str, context: Context) -> Option<Parsed> {
     let (values, is_whole) = split(record);
     let count = values.len();
     let plausible = if is_whole { COLUMNS.contains(&count) } else { count > HEAD_COLUMNS && count <= 26 };
-    if !plausible {
+    if !plausible || (!is_whole && find_inner(record.as_bytes()).is_some()) {
         return None;
     }
     let value = |index: usize| values.get(index).map_or("", AsRef::as_ref);
-    postgres::severity(value(SEVERITY_COLUMN))?;
+    postgres::severity_of(value(SEVERITY_COLUMN), value(12))?;
     let time = parse_time(value(0).as_bytes(), context.zone, context.last_at)?;
     let columns = Columns {
         user: value(1),
@@ -69,7 +70,17 @@ pub fn begins_record(line: &[u8]) -> bool {
         && !value(3).is_empty()
         && value(3).bytes().all(|byte| byte.is_ascii_digit())
         && value(5).contains('.')
-        && postgres::severity(value(SEVERITY_COLUMN)).is_some()
+        && postgres::severity_of(value(SEVERITY_COLUMN), value(12)).is_some()
+}
+
+/// Where another record begins inside the first line: a server that died in the middle of a line was followed by one
+/// that went on in the same line.
+pub fn find_inner(record: &[u8]) -> Option<usize> {
+    let line = record.split(|byte| *byte == b'\n').next()?;
+    (1..line.len()).find(|at| {
+        let Some(rest) = line.get(*at..) else { return false };
+        rest.get(4) == Some(&b'-') && rest.get(7) == Some(&b'-') && begins_record(rest)
+    })
 }
 
 /// Values of a record, unquoted; whether the last one ended properly. More than 27 values are not looked for.
@@ -178,11 +189,37 @@ mod tests {
     }
 
     #[test]
+    fn translated_severities_are_told_by_the_sqlstate() {
+        for (word, sqlstate, severity) in [
+            ("FEHLER", "42P01", Some(Severity::Error)),
+            ("ПРЕДУПРЕЖДЕНИЕ", "01000", Some(Severity::Warning)),
+            ("HINWEIS", "00000", Some(Severity::Info)),
+            ("FEHLER", "", None),
+            ("1", "00000", None),
+        ] {
+            let text = format!("2026-11-23 05:47:28.131 UTC,,,42,,6b.7,1,,x,,0,{word},{sqlstate},\"a\",,,,,,,,,\"\"");
+            assert_eq!(parse(&text, CONTEXT).and_then(|parsed| parsed.severity), severity, "{word}");
+            assert_eq!(begins_record(text.as_bytes()), severity.is_some(), "{word}");
+        }
+    }
+
+    #[test]
     fn a_cut_record_is_read_as_far_as_it_goes() {
         let cut =
             "2026-11-23 05:47:28.131 UTC,,,42,,6b.7,1,,2026-11-23 05:47:28 UTC,,0,LOG,00000,\"statement: SELECT 1, ";
         let parsed = parse(cut, CONTEXT).unwrap();
         assert_eq!(parsed.line, "LOG:  statement: SELECT 1, ");
+    }
+
+    #[test]
+    fn a_record_inside_another_is_found() {
+        let record = "2026-11-23 05:47:28.131 UTC,,,42,,6b.7,1,,x,,0,LOG,00000,\"a\",,,,,,,,,\"\"";
+        let torn = "2026-11-23 05:47:27.000 UTC,,,41,,6b.6,1,,2026-11-23 05:47:26 UTC,,0,LOG,00000,\"statement: SEL";
+        let joined = format!("{torn}{record}");
+        assert_eq!(find_inner(joined.as_bytes()), Some(torn.len()));
+        assert_eq!(parse(&joined, CONTEXT), None);
+        assert_eq!(find_inner(record.as_bytes()), None);
+        assert_eq!(find_inner(b""), None);
     }
 
     proptest! {

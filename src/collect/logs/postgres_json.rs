@@ -47,7 +47,8 @@ pub fn parse(record: &str, context: Context) -> Option<Parsed> {
         Ok(record) => record,
         Err(_) => return parse_cut(record, context),
     };
-    postgres::severity(&record.error_severity)?;
+    let sqlstate = if record.state_code.is_empty() { "00000" } else { &record.state_code };
+    postgres::severity_of(&record.error_severity, sqlstate)?;
     let time = parse_time(record.timestamp.as_bytes(), context.zone, context.last_at)?;
     let client = match number(&record.remote_port) {
         port if port.is_empty() => record.remote_host.clone(),
@@ -69,7 +70,7 @@ pub fn parse(record: &str, context: Context) -> Option<Parsed> {
         vxid: &record.vxid,
         xid: &number(&record.txid),
         severity_text: &record.error_severity,
-        sqlstate: &record.state_code,
+        sqlstate,
         message: &record.message,
         detail: &record.detail,
         hint: &record.hint,

@@ -36,8 +36,8 @@ pub fn parse(record: &str, context: Context, prefix: &Prefix) -> Option<Parsed> 
         message.push('\n');
         message.push_str(line.trim_start_matches('\t'));
     }
-    let mut parsed =
-        Parsed { at, severity: postgres::severity(found.word), line: record.to_owned(), message, fields: Vec::new() };
+    let severity = postgres::severity_of(found.word, found.field("sqlstate"));
+    let mut parsed = Parsed { at, severity, line: record.to_owned(), message, fields: Vec::new() };
     for (name, value) in &found.fields {
         let is_nothing = matches!((*name, *value), ("xid" | "leader_pid" | "query_id", "0") | ("sqlstate", "00000"));
         if !matches!(*name, "time" | "epoch") && !is_nothing {
@@ -55,6 +55,8 @@ fn first_line(text: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::LazyLock;
+
     use proptest::prelude::*;
 
     use super::super::time::ZoneSetting;
@@ -62,11 +64,12 @@ mod tests {
     use crate::model::{Severity, Timestamp};
 
     const CONTEXT: Context = Context { zone: ZoneSetting::Fixed(0), last_at: None, now: Timestamp(0) };
+    static PREFIX: LazyLock<Prefix> = LazyLock::new(|| Prefix::compile("%m [%p] ").unwrap());
     const HEAD: &str = "2026-11-23 05:47:28.156 UTC [42] ";
 
     #[test]
     fn what_belongs_together() {
-        let prefix = Prefix::compile("%m [%p] ").unwrap();
+        let prefix = &*PREFIX;
         let record = format!("{HEAD}ERROR:  deadlock detected");
         for (line, expected) in [
             (format!("{HEAD}DETAIL:  Process 1 waits"), true),
@@ -76,30 +79,30 @@ mod tests {
             (HEAD.replace("42", "43") + "DETAIL:  of another", false),
             ("cp: cannot stat".to_owned(), false),
         ] {
-            assert_eq!(continues(&prefix, record.as_bytes(), line.as_bytes()), expected, "{line}");
+            assert_eq!(continues(prefix, record.as_bytes(), line.as_bytes()), expected, "{line}");
         }
     }
 
     #[test]
     fn a_message_with_details() {
-        let prefix = Prefix::compile("%m [%p] ").unwrap();
+        let prefix = &*PREFIX;
         let text = format!("{HEAD}FATAL:  could not\n\topen\n{HEAD}DETAIL:  because");
-        let parsed = parse(&text, CONTEXT, &prefix).unwrap();
+        let parsed = parse(&text, CONTEXT, prefix).unwrap();
         assert_eq!((parsed.message.as_str(), parsed.line.as_str()), ("could not\nopen", text.as_str()));
         assert_eq!(parsed.severity, Some(Severity::Error));
         assert_eq!(parsed.at.unwrap().to_string(), "2026-11-23T05:47:28.156Z");
         let fields: Vec<_> = parsed.fields.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
         assert_eq!(fields, [("pid", "42"), ("severity_text", "FATAL")]);
-        assert_eq!(parse("cp: cannot stat", CONTEXT, &prefix), None);
+        assert_eq!(parse("cp: cannot stat", CONTEXT, prefix), None);
     }
 
     proptest! {
         #[test]
         fn never_panics(text in "[\\PC\\n\\t]{0,100}") {
-            let prefix = Prefix::compile("%m [%p] ").unwrap();
-            drop(parse(&text, CONTEXT, &prefix));
-            drop(parse(&format!("{HEAD}LOG:  {text}"), CONTEXT, &prefix));
-            let _ = continues(&prefix, text.as_bytes(), format!("{HEAD}DETAIL:  {text}").as_bytes());
+            let prefix = &*PREFIX;
+            drop(parse(&text, CONTEXT, prefix));
+            drop(parse(&format!("{HEAD}LOG:  {text}"), CONTEXT, prefix));
+            let _ = continues(prefix, text.as_bytes(), format!("{HEAD}DETAIL:  {text}").as_bytes());
         }
     }
 }

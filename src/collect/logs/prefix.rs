@@ -78,7 +78,7 @@ pub struct PrefixError {
     source: regex::Error,
 }
 
-const TIME: &str = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?:\.\d{1,6})?(?: (?:[A-Z]{1,5}|[+-]\d\d(?::?\d\d)?))?";
+const TIME: &str = r"[0-9]{4}-[0-9][0-9]-[0-9][0-9] [0-9][0-9]:[0-9][0-9]:[0-9][0-9](?:\.[0-9]{1,6})?(?: (?:[A-Z]{1,5}|[+-][0-9][0-9](?::?[0-9][0-9])?))?";
 
 /// Escapes: letter, the name of the capture, what it looks like.
 const ESCAPES: &[(char, &str, &str)] = &[
@@ -89,19 +89,19 @@ const ESCAPES: &[(char, &str, &str)] = &[
     ('h', "client", r"\S*?"),
     ('L', "local_address", r"\S*?"),
     ('b', "backend_type", ".*?"),
-    ('p', "pid", r"\d*"),
-    ('P', "leader_pid", r"\d*"),
+    ('p', "pid", r"[0-9]*"),
+    ('P', "leader_pid", r"[0-9]*"),
     ('t', "time", TIME),
     ('m', "time", TIME),
-    ('n', "epoch", r"\d+\.\d+"),
-    ('Q', "query_id", r"-?\d*"),
+    ('n', "epoch", r"[0-9]+\.[0-9]+"),
+    ('Q', "query_id", r"-?[0-9]*"),
     ('i', "command", ".*?"),
     ('e', "sqlstate", "[0-9A-Z]{5}|"),
     ('c', "session_id", r"[0-9a-f]*\.?[0-9a-f]*"),
-    ('l', "session_line", r"\d*"),
-    ('s', "session_start", r"(?:\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?: [A-Z+0-9:-]+?)?|)"),
-    ('v', "vxid", r"[\d/-]*"),
-    ('x', "xid", r"\d*"),
+    ('l', "session_line", r"[0-9]*"),
+    ('s', "session_start", r"(?:[0-9]{4}-[0-9][0-9]-[0-9][0-9] [0-9][0-9]:[0-9][0-9]:[0-9][0-9](?: [A-Z+0-9:-]+?)?|)"),
+    ('v', "vxid", r"[0-9/-]*"),
+    ('x', "xid", r"[0-9]*"),
 ];
 
 impl Prefix {
@@ -110,8 +110,9 @@ impl Prefix {
         let error = |source| PrefixError { setting: setting.to_owned(), source };
         let regex = Regex::new(&to_regex(setting)).map_err(error)?;
         let words = words();
-        let fallback =
-            format!(r"^(?P<time>{TIME})(?:[^\n]*?\[(?P<pid>\d+)\])?[^\n]*?(?P<word>{words}):\s\s?(?P<message>(?s).*)$");
+        let fallback = format!(
+            r"^(?P<time>{TIME})(?:[^\n]*?\[(?P<pid>[0-9]+)\])?[^\n]*?(?P<word>{words}):  ?(?P<message>(?s).*)$"
+        );
         Ok(Self { regex, fallback: Regex::new(&fallback).map_err(error)? })
     }
 
@@ -134,7 +135,7 @@ impl Prefix {
     /// Takes a line apart. `None` when it has no prefix and severity.
     pub fn split<'a>(&self, line: &'a str) -> Option<PrefixedLine<'a>> {
         let captures = self.regex.captures(line).or_else(|| self.fallback.captures(line))?;
-        let word = captures.name("word")?.as_str();
+        let word = captures.name("word").or_else(|| captures.name("other"))?.as_str();
         let message = captures.name("message")?.as_str();
         Some(PrefixedLine { fields: named_fields(&captures), word, message })
     }
@@ -193,7 +194,8 @@ fn to_regex(setting: &str) -> String {
         }
     }
     regex.push_str(&")?".repeat(optional_parts));
-    regex + &format!(r"(?P<word>{}):\s\s?(?P<message>(?s).*)$", words())
+    // Translated words come last: they are told only by being in capitals and followed by two blanks.
+    regex + &format!(r"(?:(?P<word>{}):  ?|(?P<other>\p{{Lu}}{{3,20}}):  )(?P<message>(?s).*)$", words())
 }
 
 #[cfg(test)]
@@ -250,6 +252,12 @@ mod tests {
         assert_eq!(fields, [("pid", "42".to_owned()), ("time", "2026-11-23 05:47:28 UTC".to_owned())]);
         assert_eq!(word, "ERROR");
         assert!(split("%m [%p] ", "cp: cannot stat 'x'").is_none());
+    }
+
+    #[test]
+    fn translated_words() {
+        let (_, word, message) = split("%m [%p] ", "2026-11-23 05:47:28.156 UTC [42] FEHLER:  Relation fehlt").unwrap();
+        assert_eq!((word.as_str(), message.as_str()), ("FEHLER", "Relation fehlt"));
     }
 
     #[test]

@@ -25,22 +25,42 @@ use super::LogSource;
 use super::prefix::PrefixError;
 use super::tail::Tailer;
 
-const POLL_EVERY: Duration = Duration::from_millis(250);
-/// While there is more to read.
-const BUSY_PAUSE: Duration = Duration::from_millis(5);
-/// After a refusal by the spool or the disk.
-const FULL_PAUSE: Duration = Duration::from_secs(1);
-const SAMPLES_EVERY: Duration = Duration::from_secs(10);
-/// Exchanges are not closer than this, which bounds syncs of the disk as well.
-const SEND_PAUSE: Duration = Duration::from_millis(500);
-/// A receiver hears of us at least this often.
-const HEARTBEAT_EVERY: Duration = Duration::from_secs(10);
+/// How long the loops wait for what.
+#[derive(Clone, Copy, Debug)]
+struct Pace {
+    poll: Duration,
+    /// While there is more to read.
+    busy: Duration,
+    /// After a refusal by the spool or the disk.
+    full: Duration,
+    samples: Duration,
+    /// Exchanges are not closer than this, which bounds syncs of the disk as well.
+    send: Duration,
+    /// The receiver hears of us at least this often.
+    heartbeat: Duration,
+    /// After failed exchanges, growing.
+    retry_first: Duration,
+    retry_max: Duration,
+    /// The status is made up anew this often.
+    report: Duration,
+}
+
+const PACE: Pace = Pace {
+    poll: Duration::from_millis(250),
+    busy: Duration::from_millis(5),
+    full: Duration::from_secs(1),
+    samples: Duration::from_secs(10),
+    send: Duration::from_millis(500),
+    heartbeat: Duration::from_secs(10),
+    retry_first: Duration::from_secs(1),
+    retry_max: Duration::from_secs(10),
+    report: Duration::from_secs(1),
+};
+
 const SEND_BYTES_MAX: usize = 1 << 20;
 /// Checkpoints of files that were not seen for so long are forgotten.
 const FORGET_AFTER: Duration = Duration::from_hours(7 * 24);
 const FORGET_EVERY: Duration = Duration::from_hours(1);
-/// The status is made up anew this often.
-const REPORT_EVERY: Duration = Duration::from_secs(1);
 /// Batches of other collectors that wait to be spooled.
 const BATCHES_MAX: usize = 16;
 
@@ -76,6 +96,7 @@ pub struct Ship {
     status: SharedStatus,
     hook: Option<SampleHook>,
     clock: Clock,
+    pace: Pace,
     batches: (mpsc::Sender<Batch>, mpsc::Receiver<Batch>),
 }
 
@@ -106,6 +127,7 @@ impl Ship {
             status,
             hook,
             clock,
+            pace: PACE,
             batches: mpsc::channel(BATCHES_MAX),
         })
     }
@@ -118,11 +140,22 @@ impl Ship {
     /// Starts both loops in the group; they end with it.
     pub fn start<S: FrameSender + Sync + 'static>(self, group: &TaskGroup, sender: S) {
         let appended = Arc::new(Notify::new());
-        let sending =
-            Sending { spool: Arc::clone(&self.spool), appended: Arc::clone(&appended), clock: self.clock.clone() };
+        let sending = Sending {
+            spool: Arc::clone(&self.spool),
+            appended: Arc::clone(&appended),
+            clock: self.clock.clone(),
+            pace: self.pace,
+        };
         group.spawn_until_stop("send frames", sending.run(sender));
-        let reading =
-            Reading { ship: self, appended, pending: None, last_samples: None, last_report: None, last_forget: None };
+        let reading = Reading {
+            ship: self,
+            appended,
+            pending: None,
+            is_refused: false,
+            last_samples: None,
+            last_report: None,
+            last_forget: None,
+        };
         group.spawn_until_stop("read logs", reading.run());
     }
 }
@@ -147,6 +180,7 @@ struct Reading {
     appended: Arc<Notify>,
     /// Refused by the spool: nothing more is read until it is taken.
     pending: Option<PendingFrame>,
+    is_refused: bool,
     last_samples: Option<Timestamp>,
     last_report: Option<Timestamp>,
     last_forget: Option<Timestamp>,
@@ -175,21 +209,21 @@ impl Reading {
             PendingFrame { batch: Batch { logs: turn.records, ..Batch::default() }, checkpoints: turn.checkpoints }
         });
         self.add_others(now, &mut frame.batch);
-        let pause = if has_more { BUSY_PAUSE } else { POLL_EVERY };
+        if is_due(&mut self.last_report, now, self.ship.pace.report) {
+            self.report();
+        }
+        let pause = if has_more { self.ship.pace.busy } else { self.ship.pace.poll };
         let pause = if frame.batch.is_empty() && frame.checkpoints.is_empty() {
             pause
         } else if self.append(frame) {
             self.appended.notify_one();
             pause
         } else {
-            FULL_PAUSE
+            self.ship.pace.full
         };
         if is_due(&mut self.last_forget, now, FORGET_EVERY) {
             self.ship.tailer.forget_unseen(now - FORGET_AFTER);
             self.ship.spool.lock().retain_checkpoints(|checkpoint| self.ship.tailer.remembers(checkpoint.key));
-        }
-        if is_due(&mut self.last_report, now, REPORT_EVERY) {
-            self.report();
         }
         pause
     }
@@ -197,7 +231,7 @@ impl Reading {
     /// Adds the samples of the host and what other collectors have handed in.
     fn add_others(&mut self, now: Timestamp, batch: &mut Batch) {
         if let Some(hook) = &mut self.ship.hook
-            && is_due(&mut self.last_samples, now, SAMPLES_EVERY)
+            && is_due(&mut self.last_samples, now, self.ship.pace.samples)
         {
             batch.samples.extend(hook(now));
         }
@@ -211,6 +245,7 @@ impl Reading {
     /// True when the frame is in the spool. Otherwise its logs wait, and its samples are given up.
     fn append(&mut self, mut frame: PendingFrame) -> bool {
         let result = self.ship.spool.lock().append(&frame.batch, &frame.checkpoints);
+        self.is_refused = result.is_err();
         let Err(error) = result else { return true };
         let text = chain(&error);
         let mut status = self.ship.status.lock();
@@ -233,7 +268,7 @@ impl Reading {
         let mut status = self.ship.status.lock();
         status.spool_bytes = spool_bytes;
         status.files = self.ship.tailer.status();
-        if self.pending.is_none() {
+        if !self.is_refused {
             status.errors = self.ship.tailer.errors().to_vec();
         }
     }
@@ -243,30 +278,32 @@ struct Sending {
     spool: Arc<Mutex<Spool>>,
     appended: Arc<Notify>,
     clock: Clock,
+    pace: Pace,
 }
 
 impl Sending {
     async fn run<S: FrameSender>(self, mut sender: S) {
         let seed = self.clock.now().nanos().cast_unsigned();
-        let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(10), seed);
-        let mut is_failing = false;
+        let mut backoff = Backoff::new(self.pace.retry_first, self.pace.retry_max, seed);
+        let mut last_error: Option<String> = None;
+        // The first look at the files, so that the first exchange tells about them.
+        drop(tokio::time::timeout(self.pace.heartbeat, self.appended.notified()).await);
         loop {
             match self.exchange(&mut sender).await {
                 Ok(has_more) => {
-                    if is_failing {
+                    if last_error.take().is_some() {
                         info!("the receiver takes frames again");
-                        is_failing = false;
                     }
                     backoff.reset();
                     if !has_more {
-                        tokio::time::sleep(SEND_PAUSE).await;
-                        drop(tokio::time::timeout(HEARTBEAT_EVERY, self.appended.notified()).await);
+                        tokio::time::sleep(self.pace.send).await;
+                        drop(tokio::time::timeout(self.pace.heartbeat, self.appended.notified()).await);
                     }
                 }
                 Err(text) => {
-                    if !is_failing {
+                    if last_error.as_ref() != Some(&text) {
                         warn!(error = %text, "cannot hand over frames; they wait in the spool");
-                        is_failing = true;
+                        last_error = Some(text);
                     }
                     tokio::time::sleep(backoff.next_wait()).await;
                 }
@@ -304,3 +341,6 @@ impl Sending {
         .map_err(|error| chain(&error))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,10 +2,11 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use base64::Engine as _;
 
-use crate::model::{Labels, LogRecord, Severity};
+use crate::model::{Labels, LogRecord, Severity, Timestamp};
 
 use super::LogSource;
 use super::assemble::RawRecord;
@@ -14,6 +15,9 @@ use super::format::Format;
 use super::parsed::{Context, Parsed};
 use super::prefix::{Prefix, PrefixError};
 use super::time::ZoneSetting;
+
+/// Clocks may be ahead by so much.
+const FUTURE_MAX: Duration = Duration::from_mins(10);
 
 /// Settings of a source, ready for use.
 #[derive(Clone, Debug)]
@@ -63,7 +67,10 @@ impl Stream {
         let (text, is_lossy) = decode(&raw.text, raw.cut.is_some());
         let mut parsed = format.parse(&text, context, prefix);
         let catalogue = self.catalogue(format);
-        let hit = catalogue.find(&parsed.message);
+        let hit = catalogue.find(&parsed.message).or_else(|| {
+            let sqlstate = parsed.fields.iter().find(|(name, _)| name == "sqlstate")?;
+            catalogue::event_of_sqlstate(&sqlstate.1)
+        });
         let severity = severity(parsed.severity, hit.as_ref());
         if let Some(hit) = &hit {
             push_event(&mut parsed, hit);
@@ -79,8 +86,9 @@ impl Stream {
             parsed.push_field("raw", &base64::engine::general_purpose::STANDARD.encode(&raw.text));
         }
         parsed.push_field("file", &path.to_string_lossy());
+        let at = bounded_time(&mut parsed, context);
         LogRecord {
-            at: parsed.at.or(context.last_at).unwrap_or(context.now),
+            at,
             stream: self.labels.get(severity as usize).cloned().unwrap_or_default(),
             line: parsed.line,
             fields: parsed.fields,
@@ -97,6 +105,17 @@ impl Stream {
             Format::Text => &self.source,
         })
     }
+}
+
+/// The record's time. One that is far ahead comes from another zone or a wrong clock: the time of reading is used, and
+/// the original becomes a field.
+fn bounded_time(parsed: &mut Parsed, context: Context) -> Timestamp {
+    let at = parsed.at.or(context.last_at).unwrap_or(context.now);
+    if at <= context.now + FUTURE_MAX {
+        return at;
+    }
+    parsed.push_field("original_time", &at.to_string());
+    context.now
 }
 
 /// The text, and whether it could not be kept as it is. A character cut in two by our own limit is no loss.

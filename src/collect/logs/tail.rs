@@ -128,13 +128,14 @@ impl Tailer {
             let (pattern, stream) = (source.path.clone(), stream.clone());
             let found = glob::expand(&pattern);
             if let Some((path, error)) = found.error {
-                self.errors.push(format!("cannot look into {}: {error}", path.display()));
+                self.errors.push(format!("cannot look into {}: {error}{}", path.display(), hint(&error)));
             } else if found.files.is_empty() {
                 self.errors.push(format!("no file matches {}", pattern.display()));
             }
             for path in choose(found.files, source) {
                 if let Err(error) = self.follow(&path, &stream, now, &mut seen) {
-                    self.errors.push(chain(&error));
+                    let (FileError::Open { source, .. } | FileError::Read { source, .. }) = &error;
+                    self.errors.push(chain(&error) + hint(source));
                 }
             }
         }
@@ -224,6 +225,16 @@ impl Tailer {
     /// Whether a checkpoint is still of use.
     pub fn remembers(&self, key: FileKey) -> bool {
         self.checkpoints.contains_key(&key)
+    }
+}
+
+/// What to do about an error.
+fn hint(error: &std::io::Error) -> &'static str {
+    match error.kind() {
+        std::io::ErrorKind::PermissionDenied => {
+            "; let the agent's user read it, for instance as a member of the group postgres or adm"
+        }
+        _ => "",
     }
 }
 

@@ -117,6 +117,17 @@ fn a_full_disk_refuses_the_frame_and_its_checkpoints_together() {
 }
 
 #[test]
+fn two_writers_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = Disk::real();
+    let first = open(&disk, dir.path(), 1 << 30);
+    let error = Spool::open(&disk, dir.path(), SpoolOptions::default()).unwrap_err();
+    assert!(matches!(error, SpoolError::InUse { .. }), "{error:?}");
+    drop(first);
+    open(&disk, dir.path(), 1 << 30);
+}
+
+#[test]
 fn a_lost_or_damaged_journal_begins_a_new_generation() {
     let dir = tempfile::tempdir().unwrap();
     let disk = Disk::real();

@@ -1,10 +1,17 @@
+use std::sync::LazyLock;
+
 use proptest::prelude::*;
 
 use super::super::prefix::Prefix;
 use super::*;
 
+fn prefix() -> Option<Prefix> {
+    static COMPILED: LazyLock<Option<Prefix>> = LazyLock::new(|| Prefix::compile("%m [%p] ").ok());
+    COMPILED.clone()
+}
+
 fn run(format: Format, pieces: &[&[u8]]) -> (Vec<RawRecord>, Assembler) {
-    let mut assembler = Assembler::new(format, Prefix::compile("%m [%p] ").ok(), 0);
+    let mut assembler = Assembler::new(format, prefix(), 0);
     let mut records = Vec::new();
     for piece in pieces {
         let taken = assembler.feed(piece, &mut records, usize::MAX);
@@ -105,7 +112,7 @@ proptest! {
         prop_assert_eq!(assembler.safe_offset(), other.safe_offset());
         // Going on from the safe offset gives what was held.
         let safe = usize::try_from(assembler.safe_offset()).unwrap();
-        let mut resumed = Assembler::new(format, Prefix::compile("%m [%p] ").ok(), assembler.safe_offset());
+        let mut resumed = Assembler::new(format, prefix(), assembler.safe_offset());
         let mut rest = Vec::new();
         resumed.feed(&text[safe..], &mut rest, usize::MAX);
         resumed.flush_all(&mut rest);
