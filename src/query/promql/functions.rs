@@ -75,7 +75,7 @@ const fn special(name: &'static str, args: &'static [ValueType], body: Special) 
 }
 
 /// All functions, by name.
-pub static FUNCTIONS: &[Function] = &[
+static FUNCTIONS: &[Function] = &[
     math("abs", f64::abs),
     special("absent", &[Vector], Special::Absent),
     special("absent_over_time", &[Matrix], Special::AbsentOverTime),
@@ -163,7 +163,7 @@ pub static FUNCTIONS: &[Function] = &[
 ];
 
 /// The function with this name.
-pub fn find(name: &str) -> Option<&'static Function> {
+pub(super) fn find(name: &str) -> Option<&'static Function> {
     FUNCTIONS.binary_search_by(|function| function.name.cmp(name)).ok().and_then(|at| FUNCTIONS.get(at))
 }
 
