@@ -1,8 +1,26 @@
-//! stub
-use crate::model::{Labels,Timestamp};
-#[derive(Debug, Default)] pub struct Engine;
-#[derive(Debug, thiserror::Error)] #[error("stub")] pub struct QueryError;
-pub struct Value;
-impl Value { pub fn into_instant_vector(self) -> Result<Vec<(Labels,f64)>, String> { Err("stub".into()) } }
-impl Engine { pub fn instant(&self, _: &crate::store::metrics::MetricStore, _: &str, _: Timestamp) -> Result<Value, QueryError> { Err(QueryError) } }
-pub fn parse(_: &str) -> Result<(), QueryError> { Ok(()) }
+//! PromQL: parser and engine, with the semantics of Prometheus 3 on floats.
+//!
+//! An expression is evaluated once for all steps of a range: a node yields columns, one value per step and series.
+//! Series are decoded one at a time; budget, deadline and cancellation are checked between them.
+
+pub mod ast;
+pub mod format;
+
+mod aggregate;
+mod binary;
+mod calls;
+mod check;
+mod engine;
+mod eval;
+mod functions;
+mod histogram;
+mod lexer;
+mod parser;
+mod source;
+mod window;
+
+pub use ast::{Expr, ValueType};
+pub use engine::{Engine, EngineOptions, InstantSample, Limits, Output, QueryError, RangeSpec, Value};
+pub use lexer::parse_duration_ms;
+pub use parser::{ParseError, parse, parse_selector, parse_series_labels};
+pub use source::{MemorySource, SeriesIter, SeriesSource};

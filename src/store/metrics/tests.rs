@@ -118,11 +118,11 @@ fn a_crash_between_block_and_log_doubles_nothing() {
     let fixture = Fixture::new();
     let (store, _) = fixture.open();
     store.append(&[sample("a", START_MS, 1.0)]).unwrap();
+    fixture.clock.advance(Duration::from_secs(6 * 3600));
+    store.append(&[sample("a", START_MS + 6 * HOUR_MS, 2.0)]).unwrap();
     let wal = fixture.dir.path().join("wal");
     let copies: Vec<(PathBuf, Vec<u8>)> =
         fixture.disk.list(&wal).unwrap().into_iter().map(|path| (path.clone(), std::fs::read(path).unwrap())).collect();
-    fixture.clock.advance(Duration::from_secs(6 * 3600));
-    store.append(&[sample("a", START_MS + 6 * HOUR_MS, 2.0)]).unwrap();
     store.maintain(fixture.clock.now()).unwrap();
     assert_eq!(store.stats().blocks, 1);
     drop(store);
