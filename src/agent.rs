@@ -3,10 +3,9 @@
 mod push;
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
-
-use std::process::ExitCode;
 
 use anyhow::Context as _;
 use serde::Deserialize;
@@ -21,8 +20,8 @@ use crate::platform::clock::Clock;
 use crate::platform::disk::Disk;
 use crate::platform::http_client::HttpError;
 use crate::platform::tasks::{TaskGroup, blocking};
-use crate::platform::units;
 use crate::platform::yaml::{self, Problem};
+use crate::platform::{telemetry, units};
 
 pub use push::PushSender;
 
@@ -104,7 +103,7 @@ pub enum AgentError {
 pub async fn main(path: PathBuf, server: Option<String>, clock: Clock) -> anyhow::Result<ExitCode> {
     telemetry::init_logging();
     let text = std::fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
-    let mut config: AgentConfig = match yaml::from_yaml(&path.display().to_string(), &text) {
+    let mut config: AgentConfig = match AgentConfig::from_yaml(&path.display().to_string(), &text) {
         Ok(config) => config,
         Err(problems) => {
             for problem in problems {
@@ -196,4 +195,15 @@ mod tests {
         assert!(problems[0].contains("did you mean \"server\""), "{problems:?}");
         assert!(problems.iter().any(|problem| problem.contains("\"Mars\" is not a time zone")), "{problems:?}");
     }
+}
+
+/// Statistics of this host, if they are wanted.
+fn host_hook(config: &AgentConfig) -> Option<SampleHook> {
+    if !config.host {
+        return None;
+    }
+    let labels = [("cluster", config.cluster.as_str()), ("member", config.member.as_str()), ("job", "node")];
+    let labels = Labels::from_pairs(labels.into_iter().chain([("instance", config.member.as_str())]));
+    let collector = HostCollector::new("/proc", "/sys", labels);
+    Some(Box::new(move |now| collector.collect(now)))
 }

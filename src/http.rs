@@ -68,13 +68,22 @@ pub fn router(parts: Parts) -> Router {
         tokens: parts.tokens.clone(),
     };
     let push = agent_push::AgentPush {
-        clock: parts.clock,
+        clock: parts.clock.clone(),
         intake: parts.intake,
         logs: parts.logs,
         targets: parts.targets,
     };
+    let alertmanager = alertmanager_api::AlertmanagerApi {
+        alerting: Arc::clone(&parts.alerting),
+        clock: parts.clock.clone(),
+        started_at: parts.started_at,
+        revision: option_env!("DARAJI_REVISION").unwrap_or(""),
+    };
+    let rules = rules_api::router(Arc::clone(&parts.alerting));
     let reload = parts.reload;
     Router::new()
+        .merge(alertmanager_api::router(alertmanager))
+        .merge(rules)
         .merge(v1::router(own))
         .route("/metrics", get(metrics).with_state(parts.telemetry))
         .route("/-/healthy", get(|| async { "daraji is healthy.\n" }))
@@ -98,6 +107,3 @@ async fn reload_configuration(State(reload): State<watch::Sender<()>>) -> Status
     reload.send_replace(());
     StatusCode::ACCEPTED
 }
-
-pub mod alertmanager_api;
-pub mod rules_api;

@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use crate::model::Timestamp;
 use crate::platform::http_client::redact;
+use crate::wire;
 
 /// The source of targets that are agents.
 const AGENT: &str = "agent";
@@ -127,25 +128,24 @@ impl Targets {
     /// Notes that an agent pushed. Agents are found, not configured: the first push lists one.
     pub fn heard_agent(
         &self,
-        cluster: &str,
-        member: &str,
-        address: &str,
-        status: &crate::wire::agent::AgentStatus,
+        (cluster, member, address): (&str, &str, &str),
+        status: Option<&wire::agent::AgentStatus>,
         now: Timestamp,
     ) {
         let key = TargetKey::new(cluster, member, AGENT, address);
         self.expect(&key, AGENT_SILENT_AFTER / 3);
-        let problems = status.files.iter().filter_map(|file| {
-            file.error.as_ref().map(|error| format!("{}: {error}", file.path))
-        });
-        let problems: Vec<String> = problems.chain(status.errors.iter().cloned()).collect();
         let mut targets = self.0.lock();
         let Some(target) = targets.get_mut(&key) else { return };
         target.up = Some(true);
         target.last_ok_at = Some(now);
         target.last_try_at = Some(now);
-        target.error = (!problems.is_empty()).then(|| problems.join("; "));
         target.error_hint = None;
+        let Some(status) = status else { return };
+        let of_files = status.files.iter().filter_map(|file| {
+            file.error.as_ref().map(|error| format!("{}: {error}", file.path))
+        });
+        let problems: Vec<String> = of_files.chain(status.errors.iter().cloned()).collect();
+        target.error = (!problems.is_empty()).then(|| problems.join("; "));
         target.agent = Some(AgentStatus { version: status.version.clone(), spool_bytes: status.spool_bytes });
     }
 

@@ -57,7 +57,8 @@ async fn push(
         accepted.map_err(|error| ApiError::unavailable(chain(&error)).into_response())?;
     }
     let address = peer.map_or_else(|| "unknown".to_owned(), |peer| peer.address.ip().to_string());
-    parts.targets.heard_agent(&push.cluster, &push.member, &address, &push.status, now);
+    let agent = (push.cluster.as_str(), push.member.as_str(), address.as_str());
+    parts.targets.heard_agent(agent, push.status.as_ref(), now);
     let about = Batch { samples: samples(&push, &address, now), ..Batch::default() };
     parts.intake.accept(about).await.map_err(|error| ApiError::unavailable(chain(&error)).into_response())?;
     let from = origin(&push.agent, &push.generation, 0);
@@ -81,11 +82,12 @@ fn samples(push: &Push, address: &str, now: Timestamp) -> Vec<Sample> {
         ];
         Sample::new(Labels::from_pairs(labels), now, value)
     };
-    let mut samples = vec![
-        sample("up", 1.0),
-        sample("daraji_agent_spool_bytes", push.status.spool_bytes as f64),
-        sample("daraji_agent_samples_dropped_total", push.status.samples_dropped as f64),
-    ];
-    samples.extend(push.status.clock_offset_seconds.map(|offset| sample("daraji_agent_clock_offset_seconds", offset)));
+    let mut samples = vec![sample("up", 1.0)];
+    if let Some(status) = &push.status {
+        samples.push(sample("daraji_agent_spool_bytes", status.spool_bytes as f64));
+        samples.push(sample("daraji_agent_samples_dropped_total", status.samples_dropped as f64));
+        let offset = status.clock_offset_seconds;
+        samples.extend(offset.map(|offset| sample("daraji_agent_clock_offset_seconds", offset)));
+    }
     samples
 }

@@ -29,8 +29,16 @@ struct StoreData {
 
 impl RuleData for StoreData {
     fn query(&self, expr: &str, at: Timestamp) -> Result<Vec<(Labels, f64)>, String> {
-        let value = self.engine.instant(&*self.metrics, expr, at).map_err(|error| chain(&error))?;
-        value.into_instant_vector()
+        let output = self.engine.instant_text(&*self.metrics, expr, at).map_err(|error| chain(&error))?;
+        match output.value {
+            promql::Value::Scalar { value, .. } => Ok(vec![(Labels::default(), value)]),
+            promql::Value::Vector(samples) => {
+                Ok(samples.into_iter().map(|sample| (sample.labels, sample.value)).collect())
+            }
+            promql::Value::String { .. } | promql::Value::Matrix(_) => {
+                Err("rule result is not a vector or scalar".to_owned())
+            }
+        }
     }
 
     fn append(&mut self, samples: Vec<Sample>) {
