@@ -21,7 +21,9 @@ use crate::model::observation::FailureKind;
 use crate::platform::http_client::{HttpAnswer, HttpClient, HttpError};
 
 /// One request; a member without quorum answers later than this or never.
-pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
+///
+/// A little less than the interval, so that a hanging member delays no next question.
+pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_millis(1800);
 /// Enough for the keys of a cluster of hundreds of members and for etcd's metrics page.
 pub(crate) const BODY_BYTES_MAX: usize = 8 << 20;
 /// Members of one etcd that are used; etcd itself recommends at most seven.

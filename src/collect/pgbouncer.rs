@@ -13,7 +13,8 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use crate::collect::config::{PostgresConfig, SslMode};
 use crate::collect::poll::{CollectError, Collector, Found};
 use crate::collect::postgres::login::{Login, process_environment};
-use crate::collect::postgres::session::console_failure;
+use crate::collect::postgres::session::{Address, connect, console_failure, make_tls};
+use crate::collect::postgres::stream::{Allowance, Metered};
 use crate::model::labels::METRIC_NAME;
 use crate::model::observation::FailureKind;
 use crate::model::{Labels, Sample, Timestamp};
@@ -112,7 +113,15 @@ pub(crate) struct PgBouncerCollector {
     dsn: Dsn,
     labels: Labels,
     group: TaskGroup,
-    open: Option<(Client, Instant, DropGuard)>,
+    open: Option<Console>,
+}
+
+#[derive(Debug)]
+struct Console {
+    client: Client,
+    allowance: Allowance,
+    opened_at: Instant,
+    _connection: DropGuard,
 }
 
 /// A parsed `postgres://` URL of a console.
@@ -150,7 +159,8 @@ impl PgBouncerCollector {
         Self { dsn, labels, group, open: None }
     }
 
-    async fn open(&self) -> Result<(Client, Instant, DropGuard), CollectError> {
+    async fn open(&self) -> Result<Console, CollectError> {
+        let allowance = Allowance::new();
         let mut options = self.dsn.options.clone();
         let sslmode = match options.get_ssl_mode() {
             DriverSslMode::Disable => SslMode::Disable,
@@ -171,7 +181,9 @@ impl PgBouncerCollector {
             // Goes into the driver, which sends it as the console asks.
             options.password(password.expose());
         }
-        let connected = options.connect((*login.tls).clone()).await;
+        let address = Address { host: self.dsn.host.clone(), port: self.dsn.port };
+        let stream = Metered::new(connect(&address).await?, allowance.clone());
+        let connected = options.connect_raw(stream, make_tls(&login, &address.host)).await;
         let (client, connection) = connected.map_err(|error| console_failure(&error))?;
         let stop = CancellationToken::new();
         let stopped = stop.clone();
@@ -182,7 +194,7 @@ impl PgBouncerCollector {
                 _ended = connection => {}
             }
         });
-        Ok((client, Instant::now(), stop.drop_guard()))
+        Ok(Console { client, allowance, opened_at: Instant::now(), _connection: stop.drop_guard() })
     }
 
     fn put(&self, name: &str, labels: &[(&str, &str)], value: f64, at: Timestamp) -> Sample {
@@ -223,18 +235,19 @@ async fn show(client: &Client, sql: &str) -> Result<Vec<SimpleQueryRow>, Collect
 
 impl Collector for PgBouncerCollector {
     async fn collect(&mut self, at: Timestamp) -> Result<Found, CollectError> {
-        let usable = |open: &(Client, Instant, DropGuard)| !open.0.is_closed() && open.1.elapsed() < AGE_MAX;
+        let usable = |open: &Console| !open.client.is_closed() && open.opened_at.elapsed() < AGE_MAX;
         let open = match self.open.take().filter(usable) {
             Some(open) => open,
             None => self.open().await?,
         };
+        open.allowance.renew();
         let mut samples = vec![self.put("pgbouncer_up", &[], 1.0, at)];
         for command in COMMANDS {
-            let rows = show(&open.0, command.sql).await?;
+            let rows = show(&open.client, command.sql).await?;
             self.rows(command, &rows, at, &mut samples);
         }
         for (sql, key, value, names) in [("SHOW LISTS", "list", "items", LISTS), ("SHOW CONFIG", "key", "value", CONFIG)] {
-            for row in show(&open.0, sql).await? {
+            for row in show(&open.client, sql).await? {
                 let name = names.iter().find(|(word, _)| *word == text(&row, key));
                 if let (Some((_, name)), Ok(value)) = (name, text(&row, value).parse()) {
                     samples.push(self.put(name, &[], value, at));

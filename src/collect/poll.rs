@@ -307,3 +307,6 @@ fn note(spec: &PollSpec, context: &Context, times: &Times, up: bool, problem: Op
         Some(Change::Partly) => warn!(cluster, member, source, url, error, hint, "target answers only in part"),
     }
 }
+
+#[cfg(test)]
+mod tests;

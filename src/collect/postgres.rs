@@ -8,5 +8,6 @@ pub(crate) mod login;
 pub(crate) mod passfile;
 pub(crate) mod session;
 pub(crate) mod statistics;
+pub(crate) mod stream;
 pub(crate) mod tls;
 pub(crate) mod views;

@@ -77,7 +77,8 @@ impl HttpClient {
     /// Sends and reads the whole answer within the client's bounds.
     pub async fn send(&self, request: reqwest::RequestBuilder, url: &str) -> Result<HttpAnswer, HttpError> {
         let exchange = async {
-            let error = |source| HttpError::Request { url: redact(url), source };
+            // The URL stands in our own text, without a password.
+            let error = |source: reqwest::Error| HttpError::Request { url: redact(url), source: source.without_url() };
             let answer = request.send().await.map_err(error)?;
             let status = answer.status().as_u16();
             let content_type = answer.headers().get("content-type").and_then(|value| value.to_str().ok());
@@ -118,6 +119,8 @@ impl HttpError {
             Self::Timeout { .. } => FailureKind::Timeout,
             Self::Request { source, .. } => io_failure_kind(source).unwrap_or(if source.is_timeout() {
                 FailureKind::Timeout
+            } else if is_not_http(source) {
+                FailureKind::Other
             } else if source.is_request() || source.is_body() {
                 FailureKind::Reset
             } else {
@@ -126,6 +129,18 @@ impl HttpError {
             Self::Build(_) | Self::Ca { .. } | Self::TooLarge { .. } => FailureKind::Other,
         }
     }
+}
+
+/// Whether the other side answered with something that is no HTTP.
+fn is_not_http(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut current = Some(error);
+    while let Some(error) = current {
+        if error.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_parse) {
+            return true;
+        }
+        current = error.source();
+    }
+    false
 }
 
 /// Finds the operating system's word for a failure anywhere in an error chain.

@@ -4,6 +4,7 @@
 
 mod agent;
 mod crash_agent;
+mod collect_bad_input;
 mod layers;
 mod log_formats;
 mod recordings;

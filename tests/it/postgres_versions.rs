@@ -297,7 +297,7 @@ fn check_replica(major: u32, report: &PostgresReport) {
 async fn check_privileges(primary: &Server<'_>, before: &PostgresReport) {
     let report = primary.ask("nobody_special").await.unwrap();
     assert_eq!(report.status.system_identifier, before.status.system_identifier);
-    let problem = report.problem.expect("a problem");
+    let problem = report.problem.clone().expect("a problem");
     assert!(problem.contains("GRANT pg_monitor TO nobody_special"), "{problem}");
     assert!(names(&report).contains("pg_stat_database_xact_commit"));
 

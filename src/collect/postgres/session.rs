@@ -2,14 +2,18 @@
 
 use std::time::Duration;
 
+use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::Client;
+use tokio_postgres::tls::MakeTlsConnect;
+use tokio_postgres_rustls::MakeRustlsConnect;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::collect::config::{PostgresConfig, SslMode};
 use crate::collect::poll::CollectError;
 use crate::collect::postgres::login::{Login, process_environment};
+use crate::collect::postgres::stream::{Allowance, Metered};
 use crate::model::observation::FailureKind;
 use crate::platform::error::chain;
 use crate::platform::http_client::io_failure_kind;
@@ -44,6 +48,7 @@ impl std::fmt::Display for Address {
 pub(crate) struct Session {
     pub(crate) client: Client,
     login: Login,
+    allowance: Allowance,
     opened_at: Instant,
     _connection: DropGuard,
 }
@@ -68,13 +73,10 @@ impl Session {
         let mut options = tokio_postgres::Config::new();
         let read_only = if setup.read_only { " -c default_transaction_read_only=on" } else { "" };
         options
-            .host(&address.host)
-            .port(address.port)
             .user(&login.user)
             .dbname(&login.database)
             .application_name("daraji")
             .options(format!("-c statement_timeout={} {GUARDS}{read_only}", setup.statement_timeout.as_millis()))
-            .keepalives_idle(Duration::from_secs(30))
             .ssl_mode(match login.sslmode {
                 SslMode::Disable => tokio_postgres::config::SslMode::Disable,
                 SslMode::Prefer => tokio_postgres::config::SslMode::Prefer,
@@ -84,8 +86,11 @@ impl Session {
             // Goes into the driver, which sends it as the server asks.
             options.password(password.expose());
         }
-        let (client, connection) =
-            options.connect((*login.tls).clone()).await.map_err(|error| failure(&error, &login))?;
+        let allowance = Allowance::new();
+        let stream = connect(address).await?;
+        let tls = make_tls(&login, &address.host);
+        let connected = options.connect_raw(Metered::new(stream, allowance.clone()), tls).await;
+        let (client, connection) = connected.map_err(|error| failure(&error, &login))?;
         let stop = CancellationToken::new();
         let stopped = stop.clone();
         group.spawn_until_stop("postgres connection", async move {
@@ -95,7 +100,7 @@ impl Session {
                 _ended = connection => {}
             }
         });
-        Ok(Self { client, login, opened_at: Instant::now(), _connection: stop.drop_guard() })
+        Ok(Self { client, login, allowance, opened_at: Instant::now(), _connection: stop.drop_guard() })
     }
 
     /// The user that is logged in.
@@ -108,9 +113,28 @@ impl Session {
         failure(error, &self.login)
     }
 
-    /// Whether it may be used for another round.
+    /// Whether it may be used for another round, which begins with this.
     pub(crate) fn usable(&self) -> bool {
+        self.allowance.renew();
         !self.client.is_closed() && self.opened_at.elapsed() < AGE_MAX
+    }
+}
+
+/// Opens the TCP connection.
+pub(crate) async fn connect(address: &Address) -> Result<TcpStream, CollectError> {
+    let connected = TcpStream::connect((address.host.as_str(), address.port)).await;
+    connected.map_err(|error| {
+        let kind = io_failure_kind(&error).unwrap_or(FailureKind::Unreachable);
+        CollectError::new(kind, format!("connect to {address}: {error}"))
+    })
+}
+
+/// TLS for one connection, for the case that the server offers it.
+pub(crate) fn make_tls(login: &Login, host: &str) -> <MakeRustlsConnect as MakeTlsConnect<Metered>>::TlsConnect {
+    let mut tls = (*login.tls).clone();
+    match MakeTlsConnect::<Metered>::make_tls_connect(&mut tls, host) {
+        Ok(connect) => connect,
+        Err(never) => match never {},
     }
 }
 

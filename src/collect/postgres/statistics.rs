@@ -70,7 +70,7 @@ impl StatisticsCollector {
                 "SELECT current_setting('server_version_num')::int4, (SELECT quote_ident(n.nspname) \
                  FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace \
                  WHERE e.extname = 'pg_stat_statements' \
-                 AND current_setting('shared_preload_libraries') LIKE '%pg_stat_statements%')",
+                 AND current_setting('pg_stat_statements.max', true) IS NOT NULL)",
                 &[],
             )
             .await
