@@ -2,15 +2,18 @@
 
 mod push;
 
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
+use tokio::sync::mpsc;
 
 use crate::collect::logs::LogSource;
 use crate::collect::logs::ship::{SampleHook, SharedStatus, Ship, ShipConfig, ShipError};
 use crate::intake::spool::SpoolOptions;
+use crate::model::Batch;
 use crate::platform::clock::Clock;
 use crate::platform::disk::Disk;
 use crate::platform::http_client::HttpError;
@@ -94,14 +97,24 @@ pub enum AgentError {
     NoServer,
 }
 
-/// Runs until the group is stopped. `host` gives the samples of this host, if they are wanted.
-pub async fn run(
-    config: AgentConfig,
-    clock: Clock,
-    group: &TaskGroup,
-    host: Option<SampleHook>,
-) -> Result<(), AgentError> {
-    start(config, clock, group, host).await?;
+/// What other collectors of this host give.
+#[derive(Default)]
+pub struct Inputs {
+    /// Samples of the host, asked every ten seconds unless `host: false`.
+    pub host: Option<SampleHook>,
+    /// What collectors of the local PostgreSQL and Patroni find.
+    pub batches: Option<mpsc::Receiver<Batch>>,
+}
+
+impl fmt::Debug for Inputs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Inputs").field("has_host", &self.host.is_some()).finish_non_exhaustive()
+    }
+}
+
+/// Runs until the group is stopped.
+pub async fn run(config: AgentConfig, clock: Clock, group: &TaskGroup, inputs: Inputs) -> Result<(), AgentError> {
+    start(config, clock, group, inputs).await?;
     group.stop_token().cancelled().await;
     Ok(())
 }
@@ -111,7 +124,7 @@ pub async fn start(
     config: AgentConfig,
     clock: Clock,
     group: &TaskGroup,
-    host: Option<SampleHook>,
+    inputs: Inputs,
 ) -> Result<SharedStatus, AgentError> {
     if config.server.is_empty() {
         return Err(AgentError::NoServer);
@@ -119,9 +132,9 @@ pub async fn start(
     let status: SharedStatus = Arc::default();
     env!("CARGO_PKG_VERSION").clone_into(&mut status.lock().version);
     let sender = PushSender::new(&config, clock.clone(), Arc::clone(&status))?;
-    let host = host.filter(|_| config.host);
+    let host = inputs.host.filter(|_| config.host);
     let ship_status = Arc::clone(&status);
-    let ship = blocking(move || {
+    let mut ship = blocking(move || {
         let spool = SpoolOptions { max_bytes: config.spool.max_bytes.unwrap_or(SpoolOptions::default().max_bytes) };
         let ship_config = ShipConfig {
             sources: &config.logs,
@@ -133,6 +146,9 @@ pub async fn start(
         Ship::open(&Disk::real(), &ship_config, clock, ship_status, host)
     })
     .await?;
+    if let Some(batches) = inputs.batches {
+        ship.set_batches(batches);
+    }
     ship.start(group, sender);
     Ok(status)
 }

@@ -61,8 +61,6 @@ const SEND_BYTES_MAX: usize = 1 << 20;
 /// Checkpoints of files that were not seen for so long are forgotten.
 const FORGET_AFTER: Duration = Duration::from_hours(7 * 24);
 const FORGET_EVERY: Duration = Duration::from_hours(1);
-/// Batches of other collectors that wait to be spooled.
-const BATCHES_MAX: usize = 16;
 
 /// Gives the samples of the host, asked every ten seconds.
 pub type SampleHook = Box<dyn FnMut(Timestamp) -> Vec<Sample> + Send>;
@@ -97,7 +95,7 @@ pub struct Ship {
     hook: Option<SampleHook>,
     clock: Clock,
     pace: Pace,
-    batches: (mpsc::Sender<Batch>, mpsc::Receiver<Batch>),
+    batches: Option<mpsc::Receiver<Batch>>,
 }
 
 impl std::fmt::Debug for Ship {
@@ -121,20 +119,12 @@ impl Ship {
         }
         let tailer = Tailer::new(config.sources, config.cluster, config.member, spool.checkpoints())?;
         status.lock().spool_bytes_max = spool.max_bytes();
-        Ok(Self {
-            tailer,
-            spool: Arc::new(Mutex::new(spool)),
-            status,
-            hook,
-            clock,
-            pace: PACE,
-            batches: mpsc::channel(BATCHES_MAX),
-        })
+        Ok(Self { tailer, spool: Arc::new(Mutex::new(spool)), status, hook, clock, pace: PACE, batches: None })
     }
 
-    /// Where other collectors put what they found; it goes the way of the logs.
-    pub fn batches(&self) -> mpsc::Sender<Batch> {
-        self.batches.0.clone()
+    /// Takes in what other collectors find as well; it goes the way of the logs.
+    pub fn set_batches(&mut self, batches: mpsc::Receiver<Batch>) {
+        self.batches = Some(batches);
     }
 
     /// Starts both loops in the group; they end with it.
@@ -235,7 +225,8 @@ impl Reading {
         {
             batch.samples.extend(hook(now));
         }
-        while let Ok(other) = self.ship.batches.1.try_recv() {
+        let Some(batches) = &mut self.ship.batches else { return };
+        while let Ok(other) = batches.try_recv() {
             batch.samples.extend(other.samples);
             batch.logs.extend(other.logs);
             batch.observations.extend(other.observations);
