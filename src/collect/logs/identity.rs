@@ -68,6 +68,9 @@ fn mark(file: &File, start: u64, bytes: u32) -> io::Result<Mark> {
             Err(error) => return Err(error),
         }
     }
+    if filled == 0 {
+        return Ok(Mark::default());
+    }
     let digest = Sha256::digest(wanted.get(..filled).unwrap_or_default());
     let hash = digest.first_chunk::<8>().map_or(0, |first| u64::from_le_bytes(*first));
     Ok(Mark { bytes: u32::try_from(filled).unwrap_or(0), hash })

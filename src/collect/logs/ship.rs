@@ -57,6 +57,8 @@ const PACE: Pace = Pace {
     report: Duration::from_secs(1),
 };
 
+/// Log records that wait for the spool at most; those of other collectors beyond are dropped.
+const LOGS_WAITING_MAX: usize = 10_000;
 const SEND_BYTES_MAX: usize = 1 << 20;
 /// Checkpoints of files that were not seen for so long are forgotten.
 const FORGET_AFTER: Duration = Duration::from_hours(7 * 24);
@@ -141,7 +143,7 @@ impl Ship {
             ship: self,
             appended,
             pending: None,
-            is_refused: false,
+            refusal: None,
             last_samples: None,
             last_report: None,
             last_forget: None,
@@ -170,7 +172,8 @@ struct Reading {
     appended: Arc<Notify>,
     /// Refused by the spool: nothing more is read until it is taken.
     pending: Option<PendingFrame>,
-    is_refused: bool,
+    /// Why the spool took nothing the last time.
+    refusal: Option<String>,
     last_samples: Option<Timestamp>,
     last_report: Option<Timestamp>,
     last_forget: Option<Timestamp>,
@@ -228,7 +231,9 @@ impl Reading {
         let Some(batches) = &mut self.ship.batches else { return };
         while let Ok(other) = batches.try_recv() {
             batch.samples.extend(other.samples);
-            batch.logs.extend(other.logs);
+            if batch.logs.len() < LOGS_WAITING_MAX {
+                batch.logs.extend(other.logs);
+            }
             batch.observations.extend(other.observations);
         }
     }
@@ -236,15 +241,18 @@ impl Reading {
     /// True when the frame is in the spool. Otherwise its logs wait, and its samples are given up.
     fn append(&mut self, mut frame: PendingFrame) -> bool {
         let result = self.ship.spool.lock().append(&frame.batch, &frame.checkpoints);
-        self.is_refused = result.is_err();
-        let Err(error) = result else { return true };
+        let Err(error) = result else {
+            if self.refusal.take().is_some() {
+                info!("the spool takes records again");
+            }
+            return true;
+        };
         let text = chain(&error);
-        let mut status = self.ship.status.lock();
-        status.samples_dropped += frame.batch.samples.len() as u64;
-        if !status.errors.contains(&text) {
+        if self.refusal.is_none() {
             warn!(error = %text, "cannot spool; files are not read until this is mended");
-            status.errors.push(text);
         }
+        self.refusal = Some(text);
+        self.ship.status.lock().samples_dropped += frame.batch.samples.len() as u64;
         frame.batch.samples.clear();
         // An observation is worth nothing when it comes late.
         frame.batch.observations.clear();
@@ -259,9 +267,7 @@ impl Reading {
         let mut status = self.ship.status.lock();
         status.spool_bytes = spool_bytes;
         status.files = self.ship.tailer.status();
-        if !self.is_refused {
-            status.errors = self.ship.tailer.errors().to_vec();
-        }
+        status.errors = self.ship.tailer.errors().iter().chain(&self.refusal).cloned().collect();
     }
 }
 
@@ -278,7 +284,7 @@ impl Sending {
         let mut backoff = Backoff::new(self.pace.retry_first, self.pace.retry_max, seed);
         let mut last_error: Option<String> = None;
         // The first look at the files, so that the first exchange tells about them.
-        drop(tokio::time::timeout(self.pace.heartbeat, self.appended.notified()).await);
+        drop(tokio::time::timeout(self.pace.send, self.appended.notified()).await);
         loop {
             match self.exchange(&mut sender).await {
                 Ok(has_more) => {

@@ -205,6 +205,16 @@ fn a_time_in_the_future_does_not_reach_the_stores() {
 }
 
 #[test]
+fn a_file_that_begins_empty_is_not_taken_for_truncated() {
+    let mut bed = Bed::new("app", "a.log");
+    bed.append("a.log", "");
+    assert_eq!(bed.lines(), Vec::<String>::new());
+    bed.append("a.log", "one\n");
+    assert_eq!(bed.lines(), ["one"]);
+    assert_eq!(bed.tailer.status()[0].truncations, 0);
+}
+
+#[test]
 fn bytes_that_are_not_utf8_are_kept_beside_the_line() {
     let mut bed = Bed::new("app", "a.log");
     bed.append("a.log", b"caf\xe9\nna\xc3\xafve\n");
