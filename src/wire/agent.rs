@@ -83,7 +83,12 @@ pub struct FileStatus {
     pub size_bytes: u64,
     /// Bytes whose records are in the spool or beyond.
     pub read_bytes: u64,
+    /// How often the content was replaced in place; what was written and not yet read then is lost.
     pub truncations: u64,
+    /// Bytes of holes that were skipped.
+    pub nul_bytes: u64,
+    /// Records that ended in the middle because another began.
+    pub torn_records: u64,
     pub error: Option<String>,
 }
 

@@ -337,6 +337,8 @@ impl TailedFile {
             size_bytes: self.size,
             read_bytes: self.safe_offset(),
             truncations: self.truncations,
+            nul_bytes: self.assembler.as_ref().map_or(0, Assembler::nul_bytes),
+            torn_records: self.assembler.as_ref().map_or(0, Assembler::resyncs),
             error: self.error.clone(),
         }
     }

@@ -13,13 +13,14 @@ use tokio::sync::{Notify, mpsc};
 use tracing::{info, warn};
 
 use crate::intake::spool::{FileCheckpoint, FrameSender, SendError, Spool, SpoolError, SpoolOptions};
-use crate::model::{Batch, Sample, Timestamp};
+use crate::model::labels::METRIC_NAME;
+use crate::model::{Batch, Labels, Sample, Timestamp};
 use crate::platform::backoff::Backoff;
 use crate::platform::clock::Clock;
 use crate::platform::disk::Disk;
 use crate::platform::error::chain;
 use crate::platform::tasks::{TaskGroup, blocking};
-use crate::wire::agent::AgentStatus;
+use crate::wire::agent::{AgentStatus, FileStatus};
 
 use super::LogSource;
 use super::prefix::PrefixError;
@@ -96,6 +97,8 @@ pub struct Ship {
     status: SharedStatus,
     hook: Option<SampleHook>,
     clock: Clock,
+    /// Of the agent's own series.
+    labels: Labels,
     pace: Pace,
     batches: Option<mpsc::Receiver<Batch>>,
 }
@@ -121,7 +124,10 @@ impl Ship {
         }
         let tailer = Tailer::new(config.sources, config.cluster, config.member, spool.checkpoints())?;
         status.lock().spool_bytes_max = spool.max_bytes();
-        Ok(Self { tailer, spool: Arc::new(Mutex::new(spool)), status, hook, clock, pace: PACE, batches: None })
+        let labels =
+            Labels::from_pairs([("cluster", config.cluster), ("member", config.member), ("job", "daraji_agent")]);
+        let spool = Arc::new(Mutex::new(spool));
+        Ok(Self { tailer, spool, status, hook, clock, labels, pace: PACE, batches: None })
     }
 
     /// Takes in what other collectors find as well; it goes the way of the logs.
@@ -223,10 +229,11 @@ impl Reading {
 
     /// Adds the samples of the host and what other collectors have handed in.
     fn add_others(&mut self, now: Timestamp, batch: &mut Batch) {
-        if let Some(hook) = &mut self.ship.hook
-            && is_due(&mut self.last_samples, now, self.ship.pace.samples)
-        {
-            batch.samples.extend(hook(now));
+        if is_due(&mut self.last_samples, now, self.ship.pace.samples) {
+            if let Some(hook) = &mut self.ship.hook {
+                batch.samples.extend(hook(now));
+            }
+            batch.samples.extend(self.own_samples(now));
         }
         let Some(batches) = &mut self.ship.batches else { return };
         while let Ok(other) = batches.try_recv() {
@@ -236,6 +243,23 @@ impl Reading {
             }
             batch.observations.extend(other.observations);
         }
+    }
+
+    /// What the agent measures of itself.
+    fn own_samples(&self, now: Timestamp) -> Vec<Sample> {
+        let status = self.ship.status.lock();
+        let labels = &self.ship.labels;
+        let sample = |name: &str, value: u64| Sample::new(labels.with(METRIC_NAME, name), now, value as f64);
+        let unread = |file: &FileStatus| file.size_bytes.saturating_sub(file.read_bytes);
+        vec![
+            sample("daraji_agent_spool_bytes", status.spool_bytes),
+            sample("daraji_agent_spool_max_bytes", status.spool_bytes_max),
+            sample("daraji_agent_samples_dropped_total", status.samples_dropped),
+            sample("daraji_agent_log_files", status.files.len() as u64),
+            sample("daraji_agent_log_unread_bytes", status.files.iter().map(unread).sum()),
+            sample("daraji_agent_log_truncations_total", status.files.iter().map(|file| file.truncations).sum()),
+            sample("daraji_agent_errors", status.errors.len() as u64),
+        ]
     }
 
     /// True when the frame is in the spool. Otherwise its logs wait, and its samples are given up.
@@ -264,10 +288,22 @@ impl Reading {
 
     fn report(&self) {
         let spool_bytes = self.ship.spool.lock().bytes();
+        let files = self.ship.tailer.status();
+        let errors: Vec<String> = self.ship.tailer.errors().iter().chain(&self.refusal).cloned().collect();
         let mut status = self.ship.status.lock();
+        for error in
+            errors.iter().filter(|error| !status.errors.contains(error) && self.refusal.as_ref() != Some(error))
+        {
+            warn!(%error, "logs");
+        }
+        for error in files.iter().filter_map(|file| file.error.as_ref()) {
+            if !status.files.iter().any(|file| file.error.as_ref() == Some(error)) {
+                warn!(%error, "logs");
+            }
+        }
         status.spool_bytes = spool_bytes;
-        status.files = self.ship.tailer.status();
-        status.errors = self.ship.tailer.errors().iter().chain(&self.refusal).cloned().collect();
+        status.files = files;
+        status.errors = errors;
     }
 }
 

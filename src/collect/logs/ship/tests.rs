@@ -11,7 +11,7 @@ const FAST: Pace = Pace {
     poll: Duration::from_millis(5),
     busy: Duration::ZERO,
     full: Duration::from_millis(20),
-    samples: Duration::from_millis(1),
+    samples: Duration::from_millis(20),
     send: Duration::from_millis(5),
     heartbeat: Duration::from_millis(20),
     retry_first: Duration::from_millis(20),
