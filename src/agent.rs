@@ -95,6 +95,8 @@ pub enum AgentError {
     Http(#[from] HttpError),
     #[error("no server to push to; set `server: http://HOST:7432` in the configuration or give --server")]
     NoServer,
+    #[error("{server:?} is no server address; it must begin with http:// or https://")]
+    BadServer { server: String },
 }
 
 /// What other collectors of this host give.
@@ -128,6 +130,9 @@ pub async fn start(
 ) -> Result<SharedStatus, AgentError> {
     if config.server.is_empty() {
         return Err(AgentError::NoServer);
+    }
+    if !config.server.starts_with("http://") && !config.server.starts_with("https://") {
+        return Err(AgentError::BadServer { server: config.server });
     }
     let status: SharedStatus = Arc::default();
     env!("CARGO_PKG_VERSION").clone_into(&mut status.lock().version);

@@ -24,7 +24,7 @@ use super::prefix::Prefix;
 use super::stream::Stream;
 
 /// A record that may have further lines is given out after so long without new bytes.
-const RECORD_IDLE: Duration = Duration::from_millis(400);
+const RECORD_IDLE: Duration = Duration::from_millis(200);
 /// A line without its end is given out after so long without new bytes: its writer is dead.
 const PARTIAL_IDLE: Duration = Duration::from_secs(30);
 /// A deleted file is closed after so long without new bytes, for it takes space on the disk.

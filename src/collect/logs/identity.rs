@@ -27,7 +27,7 @@ pub fn file_key(metadata: &Metadata) -> FileKey {
     FileKey { dev: metadata.dev(), inode: metadata.ino() }
 }
 
-/// The head as far as it exists, at most [`HEAD_BYTES`], but not beyond `limit`.
+/// The head as far as it exists, at most 256 bytes, but not beyond `limit`.
 pub fn head_mark(file: &File, limit: u64) -> io::Result<Mark> {
     mark(file, 0, u32::try_from(limit).unwrap_or(HEAD_BYTES).min(HEAD_BYTES))
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc};
+use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::intake::spool::{FileCheckpoint, FrameSender, SendError, Spool, SpoolError, SpoolOptions};
@@ -154,7 +155,7 @@ impl Ship {
             last_report: None,
             last_forget: None,
         };
-        group.spawn_until_stop("read logs", reading.run());
+        group.spawn("read logs", reading.run(group.stop_token()));
     }
 }
 
@@ -186,15 +187,19 @@ struct Reading {
 }
 
 impl Reading {
-    async fn run(mut self) {
-        loop {
+    /// Ends between two turns, so that the spool is closed when the group has stopped.
+    async fn run(mut self, stop: CancellationToken) {
+        while !stop.is_cancelled() {
             let pause;
             (self, pause) = blocking(move || {
                 let pause = self.step();
                 (self, pause)
             })
             .await;
-            tokio::time::sleep(pause).await;
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = tokio::time::sleep(pause) => {}
+            }
         }
     }
 
