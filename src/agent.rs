@@ -2,6 +2,7 @@
 
 mod push;
 
+use std::fmt;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -9,13 +10,13 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use serde::Deserialize;
-use tracing::error;
+use tokio::sync::mpsc;
 
 use crate::collect::host::HostCollector;
 use crate::collect::logs::LogSource;
 use crate::collect::logs::ship::{SampleHook, SharedStatus, Ship, ShipConfig, ShipError};
 use crate::intake::spool::SpoolOptions;
-use crate::model::Labels;
+use crate::model::Batch;
 use crate::platform::clock::Clock;
 use crate::platform::disk::Disk;
 use crate::platform::http_client::HttpError;
@@ -97,46 +98,28 @@ pub enum AgentError {
     Http(#[from] HttpError),
     #[error("no server to push to; set `server: http://HOST:7432` in the configuration or give --server")]
     NoServer,
+    #[error("{server:?} is no server address; it must begin with http:// or https://")]
+    BadServer { server: String },
 }
 
-/// Runs the agent until a signal; `server` overrides what the file says.
-pub async fn main(path: PathBuf, server: Option<String>, clock: Clock) -> anyhow::Result<ExitCode> {
-    telemetry::init_logging();
-    let text = std::fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
-    let mut config: AgentConfig = match AgentConfig::from_yaml(&path.display().to_string(), &text) {
-        Ok(config) => config,
-        Err(problems) => {
-            for problem in problems {
-                error!("{problem}");
-            }
-            return Ok(ExitCode::from(2));
-        }
-    };
-    if let Some(server) = server {
-        config.server = server;
-    }
-    let group = TaskGroup::new("agent");
-    let host = host_hook(&config);
-    start(config, clock, &group, host).await?;
-    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
-    let stop = group.stop_token();
-    tokio::select! {
-        interrupted = tokio::signal::ctrl_c() => interrupted?,
-        _ = terminate.recv() => {}
-        () = stop.cancelled() => error!("a part of the agent died, stopping"),
-    }
-    group.stop(STOP_GRACE).await;
-    Ok(ExitCode::SUCCESS)
+/// What other collectors of this host give.
+#[derive(Default)]
+pub struct Inputs {
+    /// Samples of the host, asked every ten seconds unless `host: false`.
+    pub host: Option<SampleHook>,
+    /// What collectors of the local PostgreSQL and Patroni find.
+    pub batches: Option<mpsc::Receiver<Batch>>,
 }
 
-/// Runs until the group is stopped. `host` gives the samples of this host, if they are wanted.
-pub async fn run(
-    config: AgentConfig,
-    clock: Clock,
-    group: &TaskGroup,
-    host: Option<SampleHook>,
-) -> Result<(), AgentError> {
-    start(config, clock, group, host).await?;
+impl fmt::Debug for Inputs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Inputs").field("has_host", &self.host.is_some()).finish_non_exhaustive()
+    }
+}
+
+/// Runs until the group is stopped.
+pub async fn run(config: AgentConfig, clock: Clock, group: &TaskGroup, inputs: Inputs) -> Result<(), AgentError> {
+    start(config, clock, group, inputs).await?;
     group.stop_token().cancelled().await;
     Ok(())
 }
@@ -146,17 +129,20 @@ pub async fn start(
     config: AgentConfig,
     clock: Clock,
     group: &TaskGroup,
-    host: Option<SampleHook>,
+    inputs: Inputs,
 ) -> Result<SharedStatus, AgentError> {
     if config.server.is_empty() {
         return Err(AgentError::NoServer);
     }
+    if !config.server.starts_with("http://") && !config.server.starts_with("https://") {
+        return Err(AgentError::BadServer { server: config.server });
+    }
     let status: SharedStatus = Arc::default();
     env!("CARGO_PKG_VERSION").clone_into(&mut status.lock().version);
     let sender = PushSender::new(&config, clock.clone(), Arc::clone(&status))?;
-    let host = host.filter(|_| config.host);
+    let host = inputs.host.filter(|_| config.host);
     let ship_status = Arc::clone(&status);
-    let ship = blocking(move || {
+    let mut ship = blocking(move || {
         let spool = SpoolOptions { max_bytes: config.spool.max_bytes.unwrap_or(SpoolOptions::default().max_bytes) };
         let ship_config = ShipConfig {
             sources: &config.logs,
@@ -168,6 +154,9 @@ pub async fn start(
         Ship::open(&Disk::real(), &ship_config, clock, ship_status, host)
     })
     .await?;
+    if let Some(batches) = inputs.batches {
+        ship.set_batches(batches);
+    }
     ship.start(group, sender);
     Ok(status)
 }

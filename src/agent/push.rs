@@ -77,7 +77,7 @@ impl FrameSender for PushSender {
         let sent_at = self.clock.now();
         let push = Push {
             agent: identity.agent.clone(),
-            generation: identity.generation.clone(),
+            generation: identity.generation,
             cluster: self.cluster.clone(),
             member: self.member.clone(),
             sent_at,

@@ -33,7 +33,7 @@ pub mod time;
 
 use std::path::PathBuf;
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 use format::Format;
 
@@ -42,6 +42,7 @@ use format::Format;
 #[serde(deny_unknown_fields)]
 pub struct LogSource {
     /// The stream label `source`: `postgresql`, `patroni`, `etcd`, `haproxy`, `pgbouncer`, or any other word.
+    #[serde(deserialize_with = "canonical_source")]
     pub source: String,
     /// A path; `*` and `?` stand for parts of names in any component.
     pub path: PathBuf,
@@ -60,4 +61,15 @@ pub struct LogSource {
     /// PostgreSQL's setting of that name, for its stderr format; tried out when absent.
     #[serde(default)]
     pub log_line_prefix: Option<String>,
+}
+
+/// Program names that people write, as the name that streams carry.
+fn canonical_source<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let word = String::deserialize(deserializer)?;
+    Ok(match word.as_str() {
+        "postgres" | "pg" => "postgresql".to_owned(),
+        "repmgrd" => "repmgr".to_owned(),
+        "pg_autoctl" => "pg_auto_failover".to_owned(),
+        _ => word,
+    })
 }

@@ -67,7 +67,7 @@ pub struct SpoolIdentity {
     /// Made once per spool directory.
     pub agent: String,
     /// Made anew whenever frame numbers could repeat.
-    pub generation: String,
+    pub generation: u64,
 }
 
 /// Which file: the same name may be several files over time.
@@ -293,20 +293,21 @@ fn load_identity(disk: &Disk, dir: &Path, renew: bool) -> Result<SpoolIdentity, 
     }
     let agent = match known {
         Some(identity) => identity.agent,
-        None => random_id().map_err(files_error)?,
+        None => format!("{:016x}", u64::from_le_bytes(random().map_err(files_error)?)),
     };
-    let identity = SpoolIdentity { agent, generation: random_id().map_err(files_error)? };
+    // Readable by every JSON reader, which an integer of 64 bits is not.
+    let generation = u64::from_le_bytes(random().map_err(files_error)?) >> 11;
+    let identity = SpoolIdentity { agent, generation };
     let json = serde_json::to_vec(&identity).map_err(|source| SpoolError::Identity { path: path.clone(), source })?;
     disk.write_atomic(&path, &json).map_err(files_error)?;
     Ok(identity)
 }
 
-/// 128 random bits in hexadecimal digits.
-fn random_id() -> io::Result<String> {
+fn random() -> io::Result<[u8; 8]> {
     use std::io::Read as _;
-    let mut bytes = [0; 16];
+    let mut bytes = [0; 8];
     File::open("/dev/urandom")?.read_exact(&mut bytes)?;
-    Ok(format!("{:032x}", u128::from_le_bytes(bytes)))
+    Ok(bytes)
 }
 
 /// The server has taken frames.

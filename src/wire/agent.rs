@@ -37,7 +37,7 @@ pub struct Push {
     /// Who sends: stable for the life of the host.
     pub agent: String,
     /// Changes when the agent's spool is created anew, and the frame numbers with it start over.
-    pub generation: String,
+    pub generation: u64,
     pub cluster: String,
     pub member: String,
     /// The agent's clock when it sent this.
@@ -83,7 +83,12 @@ pub struct FileStatus {
     pub size_bytes: u64,
     /// Bytes whose records are in the spool or beyond.
     pub read_bytes: u64,
+    /// How often the content was replaced in place; what was written and not yet read then is lost.
     pub truncations: u64,
+    /// Bytes of holes that were skipped.
+    pub nul_bytes: u64,
+    /// Records that ended in the middle because another began.
+    pub torn_records: u64,
     pub error: Option<String>,
 }
 
@@ -101,9 +106,10 @@ pub fn encode_push(push: &Push) -> Vec<u8> {
     let mut writer = Writer::default();
     writer.raw(PUSH_MAGIC);
     writer.byte(VERSION);
-    for text in [&push.agent, &push.generation, &push.cluster, &push.member] {
+    for text in [&push.agent, &push.cluster, &push.member] {
         writer.text(text);
     }
+    writer.unsigned(push.generation);
     writer.signed(push.sent_at.nanos());
     // A plain struct of texts and numbers always serialises.
     writer.bytes(&serde_json::to_vec(&push.status).unwrap_or_default());
@@ -125,11 +131,12 @@ pub fn decode_push(bytes: &[u8]) -> Result<Push, DecodeError> {
         return Err(DecodeError::NotOurs);
     }
     check_version(reader.byte()?)?;
-    let mut texts = [const { String::new() }; 4];
+    let mut texts = [const { String::new() }; 3];
     for text in &mut texts {
         reader.text()?.clone_into(text);
     }
-    let [agent, generation, cluster, member] = texts;
+    let [agent, cluster, member] = texts;
+    let generation = reader.unsigned()?;
     let sent_at = Timestamp::from_nanos(reader.signed()?);
     let status = serde_json::from_slice(reader.bytes()?).map_err(|source| DecodeError::Json { source })?;
     let count = reader.count()?;

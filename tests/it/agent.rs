@@ -13,7 +13,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::post;
-use daraji::agent::{AgentConfig, SpoolConfig, start};
+use daraji::agent::{AgentConfig, Inputs, SpoolConfig, start};
 use daraji::model::{LogRecord, Timestamp};
 use daraji::platform::clock::Clock;
 use daraji::platform::tasks::TaskGroup;
@@ -24,13 +24,15 @@ use parking_lot::Mutex;
 #[derive(Debug, Default)]
 pub(crate) struct Received {
     pub(crate) records: Vec<LogRecord>,
-    pub(crate) high: BTreeMap<(String, String), u64>,
+    pub(crate) high: BTreeMap<(String, u64), u64>,
     pub(crate) status: Option<AgentStatus>,
     /// Refuse everything, as while the server is away.
     pub(crate) is_away: bool,
     /// Take what comes in, and let the answer of every n-th push get lost.
     pub(crate) lose_every: u64,
     pub(crate) pushes: u64,
+    /// Answer so many milliseconds after having taken.
+    pub(crate) late_ms: u64,
 }
 
 /// A push server on a port of its own.
@@ -64,12 +66,19 @@ impl PushServer {
 }
 
 async fn take(State(push_server): State<PushServer>, body: Bytes) -> Response {
+    let late_ms = push_server.0.lock().late_ms;
+    let response = accept(&push_server, &body);
+    tokio::time::sleep(Duration::from_millis(late_ms)).await;
+    response
+}
+
+fn accept(push_server: &PushServer, body: &[u8]) -> Response {
     let mut received = push_server.0.lock();
     if received.is_away {
         return StatusCode::SERVICE_UNAVAILABLE.into_response();
     }
-    let push = decode_push(&body).unwrap();
-    let id = (push.agent.clone(), push.generation.clone());
+    let push = decode_push(body).unwrap();
+    let id = (push.agent.clone(), push.generation);
     for frame in &push.frames {
         if received.high.get(&id).is_none_or(|high| frame.seq > *high) {
             received.records.extend(decode_batch(&frame.body).unwrap().logs);
@@ -123,7 +132,7 @@ async fn recorded_logs_arrive_with_their_events() {
     for file in ["n1.patroni.log", "n1.csv", "n1.etcd.log"] {
         append(&dir.path().join(file), &fault(file));
     }
-    start(config(&url, dir.path(), &logs), Clock::system(), &group, None).await.unwrap();
+    start(config(&url, dir.path(), &logs), Clock::system(), &group, Inputs::default()).await.unwrap();
     push_server
         .wait_for("the promotion", |received| {
             received.records.iter().any(|record| record.field("event") == Some("promote_started"))

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use daraji::agent::start;
+use daraji::agent::{Inputs, start};
 use daraji::platform::clock::Clock;
 use daraji::platform::tasks::TaskGroup;
 
@@ -23,7 +23,7 @@ async fn agent_child() {
     daraji::platform::tls::install();
     let group = TaskGroup::new("agent");
     let logs = [("postgresql", "*.csv"), ("patroni", "patroni.log"), ("app", "app.log*")];
-    start(config(&server, Path::new(&dir), &logs), Clock::system(), &group, None).await.unwrap();
+    start(config(&server, Path::new(&dir), &logs), Clock::system(), &group, Inputs::default()).await.unwrap();
     std::future::pending::<()>().await;
 }
 
@@ -92,6 +92,7 @@ async fn kill_9_loses_nothing_and_repeats_nothing() {
     let mut random: u64 = 0x9e37_79b9_7f4a_7c15;
     for round in 0..ROUNDS {
         push_server.0.lock().is_away = round % 4 == 2;
+        push_server.0.lock().late_ms = if round % 4 == 3 { 200 } else { 0 };
         let agent = Agent::spawn(dir.path(), &url);
         for _ in 0..20 + random % 300 {
             random ^= random << 13;

@@ -24,7 +24,7 @@ use super::prefix::Prefix;
 use super::stream::Stream;
 
 /// A record that may have further lines is given out after so long without new bytes.
-const RECORD_IDLE: Duration = Duration::from_millis(400);
+const RECORD_IDLE: Duration = Duration::from_millis(200);
 /// A line without its end is given out after so long without new bytes: its writer is dead.
 const PARTIAL_IDLE: Duration = Duration::from_secs(30);
 /// A deleted file is closed after so long without new bytes, for it takes space on the disk.
@@ -191,24 +191,31 @@ impl TailedFile {
             self.last_growth = now;
             self.size = size;
         }
-        let mut has_more = false;
-        if self.position() < size && self.ensure_assembler(now)? {
-            let mut buffer = vec![0; limits.bytes.min(usize::try_from(size - self.position()).unwrap_or(limits.bytes))];
-            let read_error = |source| FileError::Read { path: self.path.clone(), source };
-            let count = self.file.read_at(&mut buffer, self.position()).map_err(read_error)?;
-            let bytes = buffer.get(..count).unwrap_or_default();
-            if let Some(assembler) = &mut self.assembler {
-                assembler.feed(bytes, &mut raw, limits.records);
-                has_more = count > 0 && assembler.position() < size;
-            }
-            self.update_head()?;
-        }
+        // What was taken out of the assembler must get out even when reading fails.
+        let has_more = self.feed(now, limits, &mut raw);
         self.flush_idle(now, &mut raw);
         self.is_changed |= !raw.is_empty();
         for record in raw {
             self.add_record(record, now, records);
         }
-        Ok(has_more)
+        has_more
+    }
+
+    fn feed(&mut self, now: Timestamp, limits: TurnLimits, raw: &mut Vec<RawRecord>) -> Result<bool, FileError> {
+        let position = self.position();
+        if position >= self.size || !self.ensure_assembler(now)? {
+            return Ok(false);
+        }
+        let new_bytes = usize::try_from(self.size - position).unwrap_or(limits.bytes);
+        let mut buffer = vec![0; limits.bytes.min(new_bytes)];
+        let read_error = |source| FileError::Read { path: self.path.clone(), source };
+        let count = self.file.read_at(&mut buffer, position).map_err(read_error)?;
+        let bytes = buffer.get(..count).unwrap_or_default();
+        if let Some(assembler) = &mut self.assembler {
+            assembler.feed(bytes, raw, limits.records);
+        }
+        self.update_head()?;
+        Ok(count > 0 && self.position() < self.size)
     }
 
     /// Whether the first bytes are still those that were read.
@@ -330,6 +337,8 @@ impl TailedFile {
             size_bytes: self.size,
             read_bytes: self.safe_offset(),
             truncations: self.truncations,
+            nul_bytes: self.assembler.as_ref().map_or(0, Assembler::nul_bytes),
+            torn_records: self.assembler.as_ref().map_or(0, Assembler::resyncs),
             error: self.error.clone(),
         }
     }

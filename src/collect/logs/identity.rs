@@ -27,7 +27,7 @@ pub fn file_key(metadata: &Metadata) -> FileKey {
     FileKey { dev: metadata.dev(), inode: metadata.ino() }
 }
 
-/// The head as far as it exists, at most [`HEAD_BYTES`], but not beyond `limit`.
+/// The head as far as it exists, at most 256 bytes, but not beyond `limit`.
 pub fn head_mark(file: &File, limit: u64) -> io::Result<Mark> {
     mark(file, 0, u32::try_from(limit).unwrap_or(HEAD_BYTES).min(HEAD_BYTES))
 }
@@ -67,6 +67,9 @@ fn mark(file: &File, start: u64, bytes: u32) -> io::Result<Mark> {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
+    }
+    if filled == 0 {
+        return Ok(Mark::default());
     }
     let digest = Sha256::digest(wanted.get(..filled).unwrap_or_default());
     let hash = digest.first_chunk::<8>().map_or(0, |first| u64::from_le_bytes(*first));

@@ -10,16 +10,18 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc};
+use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::intake::spool::{FileCheckpoint, FrameSender, SendError, Spool, SpoolError, SpoolOptions};
-use crate::model::{Batch, Sample, Timestamp};
+use crate::model::labels::METRIC_NAME;
+use crate::model::{Batch, Labels, Sample, Timestamp};
 use crate::platform::backoff::Backoff;
 use crate::platform::clock::Clock;
 use crate::platform::disk::Disk;
 use crate::platform::error::chain;
 use crate::platform::tasks::{TaskGroup, blocking};
-use crate::wire::agent::AgentStatus;
+use crate::wire::agent::{AgentStatus, FileStatus};
 
 use super::LogSource;
 use super::prefix::PrefixError;
@@ -57,12 +59,12 @@ const PACE: Pace = Pace {
     report: Duration::from_secs(1),
 };
 
+/// Log records that wait for the spool at most; those of other collectors beyond are dropped.
+const LOGS_WAITING_MAX: usize = 10_000;
 const SEND_BYTES_MAX: usize = 1 << 20;
 /// Checkpoints of files that were not seen for so long are forgotten.
 const FORGET_AFTER: Duration = Duration::from_hours(7 * 24);
 const FORGET_EVERY: Duration = Duration::from_hours(1);
-/// Batches of other collectors that wait to be spooled.
-const BATCHES_MAX: usize = 16;
 
 /// Gives the samples of the host, asked every ten seconds.
 pub type SampleHook = Box<dyn FnMut(Timestamp) -> Vec<Sample> + Send>;
@@ -96,8 +98,10 @@ pub struct Ship {
     status: SharedStatus,
     hook: Option<SampleHook>,
     clock: Clock,
+    /// Of the agent's own series.
+    labels: Labels,
     pace: Pace,
-    batches: (mpsc::Sender<Batch>, mpsc::Receiver<Batch>),
+    batches: Option<mpsc::Receiver<Batch>>,
 }
 
 impl std::fmt::Debug for Ship {
@@ -121,20 +125,15 @@ impl Ship {
         }
         let tailer = Tailer::new(config.sources, config.cluster, config.member, spool.checkpoints())?;
         status.lock().spool_bytes_max = spool.max_bytes();
-        Ok(Self {
-            tailer,
-            spool: Arc::new(Mutex::new(spool)),
-            status,
-            hook,
-            clock,
-            pace: PACE,
-            batches: mpsc::channel(BATCHES_MAX),
-        })
+        let labels =
+            Labels::from_pairs([("cluster", config.cluster), ("member", config.member), ("job", "daraji_agent")]);
+        let spool = Arc::new(Mutex::new(spool));
+        Ok(Self { tailer, spool, status, hook, clock, labels, pace: PACE, batches: None })
     }
 
-    /// Where other collectors put what they found; it goes the way of the logs.
-    pub fn batches(&self) -> mpsc::Sender<Batch> {
-        self.batches.0.clone()
+    /// Takes in what other collectors find as well; it goes the way of the logs.
+    pub fn set_batches(&mut self, batches: mpsc::Receiver<Batch>) {
+        self.batches = Some(batches);
     }
 
     /// Starts both loops in the group; they end with it.
@@ -151,12 +150,12 @@ impl Ship {
             ship: self,
             appended,
             pending: None,
-            is_refused: false,
+            refusal: None,
             last_samples: None,
             last_report: None,
             last_forget: None,
         };
-        group.spawn_until_stop("read logs", reading.run());
+        group.spawn("read logs", reading.run(group.stop_token()));
     }
 }
 
@@ -180,22 +179,27 @@ struct Reading {
     appended: Arc<Notify>,
     /// Refused by the spool: nothing more is read until it is taken.
     pending: Option<PendingFrame>,
-    is_refused: bool,
+    /// Why the spool took nothing the last time.
+    refusal: Option<String>,
     last_samples: Option<Timestamp>,
     last_report: Option<Timestamp>,
     last_forget: Option<Timestamp>,
 }
 
 impl Reading {
-    async fn run(mut self) {
-        loop {
+    /// Ends between two turns, so that the spool is closed when the group has stopped.
+    async fn run(mut self, stop: CancellationToken) {
+        while !stop.is_cancelled() {
             let pause;
             (self, pause) = blocking(move || {
                 let pause = self.step();
                 (self, pause)
             })
             .await;
-            tokio::time::sleep(pause).await;
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = tokio::time::sleep(pause) => {}
+            }
         }
     }
 
@@ -230,30 +234,54 @@ impl Reading {
 
     /// Adds the samples of the host and what other collectors have handed in.
     fn add_others(&mut self, now: Timestamp, batch: &mut Batch) {
-        if let Some(hook) = &mut self.ship.hook
-            && is_due(&mut self.last_samples, now, self.ship.pace.samples)
-        {
-            batch.samples.extend(hook(now));
+        if is_due(&mut self.last_samples, now, self.ship.pace.samples) {
+            if let Some(hook) = &mut self.ship.hook {
+                batch.samples.extend(hook(now));
+            }
+            batch.samples.extend(self.own_samples(now));
         }
-        while let Ok(other) = self.ship.batches.1.try_recv() {
+        let Some(batches) = &mut self.ship.batches else { return };
+        while let Ok(other) = batches.try_recv() {
             batch.samples.extend(other.samples);
-            batch.logs.extend(other.logs);
+            if batch.logs.len() < LOGS_WAITING_MAX {
+                batch.logs.extend(other.logs);
+            }
             batch.observations.extend(other.observations);
         }
+    }
+
+    /// What the agent measures of itself.
+    fn own_samples(&self, now: Timestamp) -> Vec<Sample> {
+        let status = self.ship.status.lock();
+        let labels = &self.ship.labels;
+        let sample = |name: &str, value: u64| Sample::new(labels.with(METRIC_NAME, name), now, value as f64);
+        let unread = |file: &FileStatus| file.size_bytes.saturating_sub(file.read_bytes);
+        vec![
+            sample("daraji_agent_spool_bytes", status.spool_bytes),
+            sample("daraji_agent_spool_max_bytes", status.spool_bytes_max),
+            sample("daraji_agent_samples_dropped_total", status.samples_dropped),
+            sample("daraji_agent_log_files", status.files.len() as u64),
+            sample("daraji_agent_log_unread_bytes", status.files.iter().map(unread).sum()),
+            sample("daraji_agent_log_truncations_total", status.files.iter().map(|file| file.truncations).sum()),
+            sample("daraji_agent_errors", status.errors.len() as u64),
+        ]
     }
 
     /// True when the frame is in the spool. Otherwise its logs wait, and its samples are given up.
     fn append(&mut self, mut frame: PendingFrame) -> bool {
         let result = self.ship.spool.lock().append(&frame.batch, &frame.checkpoints);
-        self.is_refused = result.is_err();
-        let Err(error) = result else { return true };
+        let Err(error) = result else {
+            if self.refusal.take().is_some() {
+                info!("the spool takes records again");
+            }
+            return true;
+        };
         let text = chain(&error);
-        let mut status = self.ship.status.lock();
-        status.samples_dropped += frame.batch.samples.len() as u64;
-        if !status.errors.contains(&text) {
+        if self.refusal.is_none() {
             warn!(error = %text, "cannot spool; files are not read until this is mended");
-            status.errors.push(text);
         }
+        self.refusal = Some(text);
+        self.ship.status.lock().samples_dropped += frame.batch.samples.len() as u64;
         frame.batch.samples.clear();
         // An observation is worth nothing when it comes late.
         frame.batch.observations.clear();
@@ -265,12 +293,22 @@ impl Reading {
 
     fn report(&self) {
         let spool_bytes = self.ship.spool.lock().bytes();
+        let files = self.ship.tailer.status();
+        let errors: Vec<String> = self.ship.tailer.errors().iter().chain(&self.refusal).cloned().collect();
         let mut status = self.ship.status.lock();
-        status.spool_bytes = spool_bytes;
-        status.files = self.ship.tailer.status();
-        if !self.is_refused {
-            status.errors = self.ship.tailer.errors().to_vec();
+        for error in
+            errors.iter().filter(|error| !status.errors.contains(error) && self.refusal.as_ref() != Some(error))
+        {
+            warn!(%error, "logs");
         }
+        for error in files.iter().filter_map(|file| file.error.as_ref()) {
+            if !status.files.iter().any(|file| file.error.as_ref() == Some(error)) {
+                warn!(%error, "logs");
+            }
+        }
+        status.spool_bytes = spool_bytes;
+        status.files = files;
+        status.errors = errors;
     }
 }
 
@@ -287,7 +325,7 @@ impl Sending {
         let mut backoff = Backoff::new(self.pace.retry_first, self.pace.retry_max, seed);
         let mut last_error: Option<String> = None;
         // The first look at the files, so that the first exchange tells about them.
-        drop(tokio::time::timeout(self.pace.heartbeat, self.appended.notified()).await);
+        drop(tokio::time::timeout(self.pace.send, self.appended.notified()).await);
         loop {
             match self.exchange(&mut sender).await {
                 Ok(has_more) => {

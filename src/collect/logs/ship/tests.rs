@@ -11,7 +11,7 @@ const FAST: Pace = Pace {
     poll: Duration::from_millis(5),
     busy: Duration::ZERO,
     full: Duration::from_millis(20),
-    samples: Duration::from_millis(1),
+    samples: Duration::from_millis(20),
     send: Duration::from_millis(5),
     heartbeat: Duration::from_millis(20),
     retry_first: Duration::from_millis(20),
@@ -168,8 +168,9 @@ async fn batches_of_others_go_the_same_way_and_a_refused_frame_blocks_nothing() 
     let bed = Bed::new(Disk::real());
     bed.store.0.lock().refused = Some(0);
     bed.append(0..1, 0);
-    let ship = bed.open(1 << 30, None);
-    let batches = ship.batches();
+    let mut ship = bed.open(1 << 30, None);
+    let (batches, receiver) = mpsc::channel(1);
+    ship.set_batches(receiver);
     ship.start(&bed.group, bed.store.clone());
     bed.store.wait_for("the refusal", |store| store.0.lock().refused.is_none()).await;
     let sample = Sample::new(Labels::metric("up", &[]), Timestamp::from_secs(1), 1.0);

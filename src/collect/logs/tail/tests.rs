@@ -205,6 +205,30 @@ fn a_time_in_the_future_does_not_reach_the_stores() {
 }
 
 #[test]
+fn a_file_that_begins_empty_is_not_taken_for_truncated() {
+    let mut bed = Bed::new("app", "a.log");
+    bed.append("a.log", "");
+    assert_eq!(bed.lines(), Vec::<String>::new());
+    bed.append("a.log", "one\n");
+    assert_eq!(bed.lines(), ["one"]);
+    assert_eq!(bed.tailer.status()[0].truncations, 0);
+}
+
+#[test]
+fn a_writer_that_goes_on_behind_a_hole_is_read() {
+    let mut bed = Bed::new("app", "a.log");
+    let mut writer = OpenOptions::new().create(true).write(true).truncate(true).open(bed.path("a.log")).unwrap();
+    writer.write_all(b"one\n".repeat(1000).as_slice()).unwrap();
+    assert_eq!(bed.lines().len(), 1000);
+    // copytruncate, and a writer that does not open for appending.
+    OpenOptions::new().write(true).open(bed.path("a.log")).unwrap().set_len(0).unwrap();
+    writer.write_all(b"two\n").unwrap();
+    assert_eq!(bed.lines(), ["two"]);
+    let status = &bed.tailer.status()[0];
+    assert_eq!((status.nul_bytes, status.truncations), (4000, 1));
+}
+
+#[test]
 fn bytes_that_are_not_utf8_are_kept_beside_the_line() {
     let mut bed = Bed::new("app", "a.log");
     bed.append("a.log", b"caf\xe9\nna\xc3\xafve\n");
