@@ -116,9 +116,14 @@ fn open(
         alerts: Vec::new(),
         events_left_out: 0,
     };
-    let signs: Vec<_> = state.recent.drain(..).filter(|sign| at.since(sign.time) <= options.look_back).collect();
-    let trigger = story::first_sign(&signs).unwrap_or(at);
-    phase(&mut incident, PhaseName::Trigger, trigger);
+    let recent: Vec<_> = state.recent.drain(..).filter(|sign| at.since(sign.time) <= options.look_back).collect();
+    let signs = story::signs(&recent);
+    let since = match opening {
+        Opening::Event(event) => story::since(event),
+        Opening::Alert(_) => None,
+    };
+    let trigger = signs.iter().map(|sign| sign.time).chain(since).min().unwrap_or(at);
+    phase(&mut incident, PhaseName::Trigger, trigger.min(at));
     phase(&mut incident, PhaseName::Detected, at);
     for sign in &signs {
         join(&mut incident, sign, options);

@@ -56,20 +56,28 @@ pub(super) fn title(incident: &Incident) -> String {
     if parts.is_empty() { incident.subject.clone() } else { parts.join(", ") }
 }
 
-/// The time of the earliest sign that something is wrong and was not over when the incident opened.
-pub(super) fn first_sign(signs: &[Event]) -> Option<Timestamp> {
-    const OVER: [(&str, &str); 6] = [
+/// When the condition began that the event tells of, where it tells.
+pub(super) fn since(event: &Event) -> Option<Timestamp> {
+    Timestamp::parse_rfc3339(event.fields.get("since")?).ok()
+}
+
+/// Of what happened before an incident opened: the signs that something was wrong and was not over.
+pub(super) fn signs(recent: &[Event]) -> Vec<Event> {
+    const OVER: [(&str, &str); 7] = [
         ("rest_down", "rest_up"),
         ("postgres_down", "postgres_up"),
         ("member_lost", "member_returned"),
         ("lease_not_renewed", "lease_renewed"),
         ("dcs_member_down", "dcs_member_up"),
         ("dcs_blind", "dcs_visible"),
+        ("lag_high", "lag_normal"),
     ];
+    let same =
+        |sign: &Event, later: &Event| later.member == sign.member && later.fields.get("url") == sign.fields.get("url");
     let over = |index: usize, sign: &Event| {
         let end = OVER.iter().find(|(begin, _)| *begin == sign.event).map(|(_, end)| *end);
-        signs.iter().skip(index).any(|later| Some(later.event.as_str()) == end && later.member == sign.member)
+        recent.iter().skip(index).any(|later| Some(later.event.as_str()) == end && same(sign, later))
     };
     let bad = |(index, sign): &(usize, &Event)| sign.severity >= EventSeverity::Warning && !over(*index, sign);
-    signs.iter().enumerate().filter(bad).map(|(_, sign)| sign.time).min()
+    recent.iter().enumerate().filter(bad).map(|(_, sign)| sign.clone()).collect()
 }

@@ -120,6 +120,10 @@ impl Story {
 fn a_failover_opens_once_and_settles_once() {
     let mut story = Story::new();
     story.believe(0..10, &belief(Health::Ok, Some("n1")));
+    // A switchover before, and trouble that was over: no part of it.
+    story.event(event(1, "leader_changed", "n1", &[("old", "n2"), ("planned", "true")]));
+    story.event(event(2, "lease_not_renewed", "n1", &[]));
+    story.event(event(3, "lease_renewed", "n1", &[]));
     story.event(event(4, "rest_down", "n1", &[]));
     story.event(event(10, "leader_lost", "n1", &[("kind", "expired"), ("old", "n1"), ("planned", "false")]));
     story.event(event(12, "leader_changed", "n2", &[("old", "n1"), ("new", "n2"), ("planned", "false")]));
@@ -163,6 +167,14 @@ fn a_planned_switchover_opens_nothing() {
     story.event(event(8, "switchover_completed", "n2", &[]));
     story.believe(8..200, &belief(Health::Ok, Some("n2")));
     assert_eq!(story.changes, []);
+}
+
+#[test]
+fn the_trigger_is_when_the_condition_began() {
+    let mut story = Story::new();
+    let since = at(4).to_string();
+    story.event(event(9, "dcs_quorum_lost", "", &[("since", since.as_str())]));
+    assert_eq!(story.changes[0].incident.phases[0].at, at(4));
 }
 
 #[test]
