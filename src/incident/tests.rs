@@ -280,6 +280,28 @@ fn it_survives_a_restart_and_ignores_repeated_events() {
 }
 
 #[test]
+fn an_outage_is_only_what_was_seen() {
+    let blind = || {
+        let mut cluster = belief(Health::Unknown, None);
+        cluster.members.iter_mut().for_each(|member| member.writable = None);
+        cluster
+    };
+    for (dark, outage) in [(belief(Health::Critical, None), Some(7.0)), (blind(), None)] {
+        let mut story = Story::new();
+        story.event(event(1, "leader_lost", "n1", &[]));
+        story.believe(1..4, &belief(Health::Ok, Some("n1")));
+        story.believe(4..10, &dark);
+        story.believe(10..12, &belief(Health::Ok, Some("n1")));
+        assert_eq!(story.correlator.open("demo").unwrap().impact.write_outage_seconds, outage);
+        // Away for an hour.
+        let kept = serde_json::to_string(story.correlator.memory()).unwrap();
+        story.correlator = Correlator::restore(CorrelatorOptions::default(), serde_json::from_str(&kept).unwrap());
+        story.believe(3_600..3_602, &belief(Health::Warning, Some("n1")));
+        assert_eq!(story.correlator.open("demo").unwrap().impact.write_outage_seconds, outage);
+    }
+}
+
+#[test]
 fn it_is_bounded() {
     let mut story = Story::new();
     story.event(event(0, "leader_lost", "n1", &[]));
