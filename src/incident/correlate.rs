@@ -122,7 +122,9 @@ fn open(
         Opening::Event(event) => story::since(event),
         Opening::Alert(_) => None,
     };
-    let trigger = signs.iter().map(|sign| sign.time).chain(since).min().unwrap_or(at);
+    // A pause explains much and triggers nothing.
+    let troubles = signs.iter().filter(|sign| sign.severity >= EventSeverity::Warning).map(|sign| sign.time);
+    let trigger = troubles.chain(since).min().unwrap_or(at);
     phase(&mut incident, PhaseName::Trigger, trigger.min(at));
     phase(&mut incident, PhaseName::Detected, at);
     for sign in &signs {

@@ -124,6 +124,7 @@ fn a_failover_opens_once_and_settles_once() {
     story.event(event(1, "leader_changed", "n1", &[("old", "n2"), ("planned", "true")]));
     story.event(event(2, "lease_not_renewed", "n1", &[]));
     story.event(event(3, "lease_renewed", "n1", &[]));
+    story.event(event(3, "primary_restarted_in_place", "n1", &[]));
     story.event(event(4, "rest_down", "n1", &[]));
     story.event(event(10, "leader_lost", "n1", &[("kind", "expired"), ("old", "n1"), ("planned", "false")]));
     story.event(event(12, "leader_changed", "n2", &[("old", "n1"), ("new", "n2"), ("planned", "false")]));

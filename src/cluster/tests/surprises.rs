@@ -165,6 +165,10 @@ fn surprise_08_a_replica_that_runs_and_does_not_stream_is_broken() {
     assert_eq!(script.cluster().health.as_str(), "warning");
     script.run(15.0);
     assert_eq!(script.take(), ["replica_broken n2"]);
+    let samples = script.judge.samples(script.now);
+    let broken =
+        samples.iter().filter(|sample| sample.labels.metric_name() == "daraji_replica_broken" && sample.value > 0.0);
+    assert_eq!(broken.map(|sample| sample.labels.get("member").unwrap()).collect::<Vec<_>>(), ["n2"]);
     assert_eq!(script.cluster().health.as_str(), "warning");
     script.set("n2", replica("n1", 1));
     script.run(5.0);
