@@ -101,7 +101,12 @@ impl Judge {
 
     /// The belief as series; what is unknown gives no sample.
     pub fn samples(&self, now: Timestamp) -> Vec<Sample> {
-        self.clusters(now).iter().flat_map(|cluster| samples::of(cluster, now)).collect()
+        let series = |(name, state): (&String, &ClusterState)| {
+            let broken = state.memory.member_facts.iter().filter(|(_, facts)| facts.broken.is_some());
+            let broken: Vec<_> = broken.map(|(name, _)| name.as_str()).collect();
+            samples::of(&view::cluster(name, state, now, &self.options), &broken, now)
+        };
+        self.clusters.iter().flat_map(series).collect()
     }
 
     /// Whether all members of the cluster should be probed every few hundred milliseconds: a leader is missing or new

@@ -96,8 +96,11 @@ struct ClusterIncidents {
     healthy_since: Option<Timestamp>,
     stable_since: Option<Timestamp>,
     possible_since: Option<Timestamp>,
-    /// The last belief with a writable member.
+    /// The last belief with a writable member. Not kept: time in which nobody looked is no outage.
+    #[serde(skip)]
     written_at: Option<Timestamp>,
+    /// That belief, once a later one showed none.
+    dark_since: Option<Timestamp>,
     recent: VecDeque<Event>,
 }
 

@@ -58,6 +58,7 @@ fn lost(state: &mut ClusterState, news: &LeaderNews<'_>, out: &mut Drafts) {
     memory.lost_at = Some(news.at);
     memory.lost_planned = planned;
     memory.leader_since = None;
+    memory.lease_low = false;
     if news.leader.is_some() {
         return;
     }
@@ -110,6 +111,10 @@ fn taken(state: &mut ClusterState, news: &LeaderNews<'_>, new: &str, out: &mut D
     memory.lost_planned = planned;
     if !planned {
         memory.unplanned_change_at = Some(news.at);
+    }
+    // What stopped under the old owner is no interruption of a later term.
+    for member in state.members.values_mut() {
+        member.interrupted = None;
     }
     out.push(changed(state, news, (old.as_deref(), new), planned));
     if planned {

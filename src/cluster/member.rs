@@ -234,12 +234,17 @@ impl MemberState {
         [sql, rest].into_iter().flatten().max_by_key(|(received, _)| *received).map(|(_, start)| start)
     }
 
-    /// The timeline its own PostgreSQL is on, freshly.
+    /// The timeline its own PostgreSQL is on, by the newest current answer.
     pub(super) fn timeline(&self, now: Timestamp, options: &JudgeOptions) -> Option<u32> {
         let sql = self.current_sql(now, options).and_then(|sql| {
             sql.timeline.or_else(|| sql.receiver.as_ref().and_then(|receiver| receiver.received_timeline))
         });
-        sql.or_else(|| self.current_rest(now, options).and_then(|rest| rest.timeline)).filter(|timeline| *timeline > 0)
+        let rest = self.current_rest(now, options).and_then(|rest| rest.timeline);
+        [(self.rest.answered_at(), rest), (self.sql.answered_at(), sql)]
+            .into_iter()
+            .filter_map(|(at, timeline)| Some((at, timeline.filter(|timeline| *timeline > 0)?)))
+            .max_by_key(|(at, _)| *at)
+            .map(|(_, timeline)| timeline)
     }
 }
 

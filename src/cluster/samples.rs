@@ -3,8 +3,8 @@
 use crate::model::cluster::{Cluster, Health, Role, SplitBrainState};
 use crate::model::{Labels, Sample, Timestamp};
 
-/// The series of one cluster.
-pub(super) fn of(cluster: &Cluster, now: Timestamp) -> Vec<Sample> {
+/// The series of one cluster; `broken` names the replicas that run and do not replicate.
+pub(super) fn of(cluster: &Cluster, broken: &[&str], now: Timestamp) -> Vec<Sample> {
     let mut out = Out { cluster: &cluster.name, now, samples: Vec::new() };
     for health in Health::ALL {
         out.add("daraji_cluster_health", &[("health", health.as_str())], flag(cluster.health == health));
@@ -26,7 +26,9 @@ pub(super) fn of(cluster: &Cluster, now: Timestamp) -> Vec<Sample> {
     out.add_if("daraji_cluster_failsafe", &[], cluster.failsafe.map(flag));
     out.add_if("daraji_cluster_timeline", &[], cluster.timeline.map(f64::from));
     if let Some(lock) = &cluster.lock {
-        out.add_if("daraji_leader_lease_ttl_seconds", &[], lock.lease_ttl_seconds.map(|seconds| seconds as f64));
+        let seconds = |seconds: Option<i64>| seconds.map(|seconds| seconds as f64);
+        out.add_if("daraji_leader_lease_ttl_seconds", &[], seconds(lock.lease_ttl_seconds));
+        out.add_if("daraji_leader_lease_granted_ttl_seconds", &[], seconds(lock.lease_granted_ttl_seconds));
     }
     if let Some(dcs) = &cluster.dcs {
         out.add_if("daraji_dcs_quorum", &[], dcs.quorum.map(flag));
@@ -34,6 +36,10 @@ pub(super) fn of(cluster: &Cluster, now: Timestamp) -> Vec<Sample> {
         for member in &dcs.members {
             out.add_if("daraji_dcs_member_up", &[("dcs_member", &member.url)], member.healthy.map(flag));
         }
+    }
+    for member in &cluster.members {
+        let is_broken = broken.contains(&member.name.as_str());
+        out.add("daraji_replica_broken", &[("member", &member.name)], flag(is_broken));
     }
     members(cluster, &mut out);
     out.samples

@@ -7,7 +7,7 @@ use crate::cluster::dcs::DcsState;
 use crate::cluster::draft::Draft;
 use crate::cluster::lag::LeaderHistory;
 use crate::cluster::member::MemberState;
-use crate::cluster::memory::{ClusterMemory, MemberMemory};
+use crate::cluster::memory::{ClusterMemory, FailoverRequest, MemberMemory};
 use crate::cluster::options::JudgeOptions;
 use crate::cluster::split_brain::Overlap;
 use crate::model::Timestamp;
@@ -60,13 +60,12 @@ impl ClusterState {
 
     /// A requested switchover is under way, or one has just ended.
     pub(super) fn switching(&self, now: Timestamp) -> bool {
-        let due = |at: Option<Timestamp>| at.is_none_or(|at| now + Duration::from_secs(5) >= at);
-        let limit = Duration::from_mins(1);
-        let requested = self
-            .memory
-            .request
-            .as_ref()
-            .is_some_and(|request| due(request.scheduled_at) && now.since(request.set_at) <= limit);
+        // A scheduled one begins at its time, whenever it was asked for.
+        let begins =
+            |request: &FailoverRequest| request.scheduled_at.map_or(request.set_at, |at| at.max(request.set_at));
+        let requested = self.memory.request.as_ref().map(begins).is_some_and(|begins| {
+            now + Duration::from_secs(5) >= begins && now.since(begins) <= Duration::from_mins(1)
+        });
         let just_led = self.memory.lost_planned
             && self
                 .memory

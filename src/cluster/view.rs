@@ -170,7 +170,7 @@ fn one(state: &ClusterState, name: &str, now: Timestamp, options: &JudgeOptions)
         tags: tags(member),
         connections: sql.and_then(|sql| sql.connections),
         present: member.address.present,
-        sources: sources(member, now, options),
+        sources: sources(state, member, now, options),
     })
 }
 
@@ -210,7 +210,7 @@ fn timeline_words(timeline: Option<u32>) -> String {
     timeline.map_or_else(String::new, |timeline| format!(", timeline {timeline}"))
 }
 
-fn sources(member: &MemberState, now: Timestamp, options: &JudgeOptions) -> Vec<SourceView> {
+fn sources(state: &ClusterState, member: &MemberState, now: Timestamp, options: &JudgeOptions) -> Vec<SourceView> {
     let rest_says = member.rest.answer.as_ref().map_or_else(String::new, |(_, rest)| {
         let replication = rest.replication_state.as_ref().map_or_else(String::new, |word| format!(", {word}"));
         format!("{} {}{replication}{}", rest.role, rest.state, timeline_words(rest.timeline))
@@ -221,12 +221,19 @@ fn sources(member: &MemberState, now: Timestamp, options: &JudgeOptions) -> Vec<
             (false, true) => format!("not in recovery, read only{}", timeline_words(sql.timeline)),
             (false, false) => format!("writable{}", timeline_words(sql.timeline)),
         });
-    let by_dcs = member.key.as_ref().map(|key| SourceView {
-        source: "dcs".to_owned(),
-        seen_at: member.key_seen_at,
-        up: None,
-        error: None,
-        says: format!("{} {}{}", key.role, key.state, timeline_words(key.timeline)),
+    let by_dcs = state.dcs.loaded.then(|| {
+        let key = member.key.as_ref();
+        SourceView {
+            source: "dcs".to_owned(),
+            seen_at: if key.is_some() { state.dcs.proven_at } else { member.key_seen_at },
+            // What the key says is no sign of life; that it is gone is a sign of death.
+            up: if key.is_none() { Some(false) } else { None },
+            error: None,
+            says: key.map_or_else(
+                || "not in the DCS".to_owned(),
+                |key| format!("{} {}{}", key.role, key.state, timeline_words(key.timeline)),
+            ),
+        }
     });
     [
         source("rest", &member.rest, rest_says),

@@ -116,9 +116,16 @@ fn open(
         alerts: Vec::new(),
         events_left_out: 0,
     };
-    let signs: Vec<_> = state.recent.drain(..).filter(|sign| at.since(sign.time) <= options.look_back).collect();
-    let trigger = story::first_sign(&signs).unwrap_or(at);
-    phase(&mut incident, PhaseName::Trigger, trigger);
+    let recent: Vec<_> = state.recent.drain(..).filter(|sign| at.since(sign.time) <= options.look_back).collect();
+    let signs = story::signs(&recent);
+    let since = match opening {
+        Opening::Event(event) => story::since(event),
+        Opening::Alert(_) => None,
+    };
+    // A pause explains much and triggers nothing.
+    let troubles = signs.iter().filter(|sign| sign.severity >= EventSeverity::Warning).map(|sign| sign.time);
+    let trigger = troubles.chain(since).min().unwrap_or(at);
+    phase(&mut incident, PhaseName::Trigger, trigger.min(at));
     phase(&mut incident, PhaseName::Detected, at);
     for sign in &signs {
         join(&mut incident, sign, options);
@@ -251,15 +258,18 @@ fn settle_times(state: &mut ClusterIncidents, cluster: &Cluster, now: Timestamp)
     state.stable_since = stable.then(|| state.stable_since.unwrap_or(now));
 }
 
-/// Seconds from the last belief with a writable member to this one, when there was none in between.
+/// Seconds from the last belief with a writable member to this one, when beliefs in between showed none. Beliefs in which
+/// nothing at all is known count for nothing: then it is us who cannot see.
 fn outage(state: &mut ClusterIncidents, cluster: &Cluster, now: Timestamp) -> Option<f64> {
     if cluster.writable.is_empty() {
+        let known = cluster.members.iter().any(|member| member.writable == Some(false));
+        if let Some(written_at) = state.written_at.filter(|_| known) {
+            state.dark_since.get_or_insert(written_at);
+        }
         return None;
     }
-    let before = state.written_at.replace(now)?;
-    // Beliefs come about once a second; more than that between two writable ones is a gap.
-    let gap = now.since(before);
-    (gap.as_secs_f64() > 1.6).then_some(gap.as_secs_f64())
+    state.written_at = Some(now);
+    state.dark_since.take().map(|since| now.since(since).as_secs_f64())
 }
 
 /// Phases and impact that only the belief shows.

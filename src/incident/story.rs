@@ -1,7 +1,7 @@
 //! An incident in one line: from its events, without guessing causes.
 
 use crate::model::incident::Incident;
-use crate::model::{Event, EventSeverity, Timestamp};
+use crate::model::{Event, Timestamp};
 
 fn field<'a>(event: &'a Event, name: &str) -> &'a str {
     event.fields.get(name).map_or("", String::as_str)
@@ -56,20 +56,35 @@ pub(super) fn title(incident: &Incident) -> String {
     if parts.is_empty() { incident.subject.clone() } else { parts.join(", ") }
 }
 
-/// The time of the earliest sign that something is wrong and was not over when the incident opened.
-pub(super) fn first_sign(signs: &[Event]) -> Option<Timestamp> {
-    const OVER: [(&str, &str); 6] = [
-        ("rest_down", "rest_up"),
-        ("postgres_down", "postgres_up"),
-        ("member_lost", "member_returned"),
-        ("lease_not_renewed", "lease_renewed"),
-        ("dcs_member_down", "dcs_member_up"),
-        ("dcs_blind", "dcs_visible"),
-    ];
-    let over = |index: usize, sign: &Event| {
-        let end = OVER.iter().find(|(begin, _)| *begin == sign.event).map(|(_, end)| *end);
-        signs.iter().skip(index).any(|later| Some(later.event.as_str()) == end && later.member == sign.member)
+/// When the condition began that the event tells of, where it tells.
+pub(super) fn since(event: &Event) -> Option<Timestamp> {
+    Timestamp::parse_rfc3339(event.fields.get("since")?).ok()
+}
+
+/// Conditions that may be the sign of what opens an incident, with what ends them. What is over by its nature (a restart
+/// in place, a failed switchover) is no sign of what comes later.
+const CONDITIONS: [(&str, &str); 10] = [
+    ("rest_down", "rest_up"),
+    ("postgres_down", "postgres_up"),
+    ("member_lost", "member_returned"),
+    ("lease_not_renewed", "lease_renewed"),
+    ("dcs_member_down", "dcs_member_up"),
+    ("dcs_blind", "dcs_visible"),
+    ("lag_high", "lag_normal"),
+    ("failsafe_entered", "failsafe_left"),
+    ("paused", "resumed"),
+    ("split_brain_possible", "split_brain_ended"),
+];
+
+/// Of what happened before an incident opened: what went on when it did.
+pub(super) fn signs(recent: &[Event]) -> Vec<Event> {
+    let same = |sign: &Event, later: &Event| {
+        sign.event == "split_brain_possible"
+            || later.member == sign.member && later.fields.get("url") == sign.fields.get("url")
     };
-    let bad = |(index, sign): &(usize, &Event)| sign.severity >= EventSeverity::Warning && !over(*index, sign);
-    signs.iter().enumerate().filter(bad).map(|(_, sign)| sign.time).min()
+    let goes_on = |index: usize, sign: &Event| {
+        let Some((_, end)) = CONDITIONS.iter().find(|(begin, _)| *begin == sign.event) else { return false };
+        !recent.iter().skip(index).any(|later| later.event == *end && same(sign, later))
+    };
+    recent.iter().enumerate().filter(|(index, sign)| goes_on(*index, sign)).map(|(_, sign)| sign.clone()).collect()
 }

@@ -120,6 +120,11 @@ impl Story {
 fn a_failover_opens_once_and_settles_once() {
     let mut story = Story::new();
     story.believe(0..10, &belief(Health::Ok, Some("n1")));
+    // A switchover before, and trouble that was over: no part of it.
+    story.event(event(1, "leader_changed", "n1", &[("old", "n2"), ("planned", "true")]));
+    story.event(event(2, "lease_not_renewed", "n1", &[]));
+    story.event(event(3, "lease_renewed", "n1", &[]));
+    story.event(event(3, "primary_restarted_in_place", "n1", &[]));
     story.event(event(4, "rest_down", "n1", &[]));
     story.event(event(10, "leader_lost", "n1", &[("kind", "expired"), ("old", "n1"), ("planned", "false")]));
     story.event(event(12, "leader_changed", "n2", &[("old", "n1"), ("new", "n2"), ("planned", "false")]));
@@ -163,6 +168,14 @@ fn a_planned_switchover_opens_nothing() {
     story.event(event(8, "switchover_completed", "n2", &[]));
     story.believe(8..200, &belief(Health::Ok, Some("n2")));
     assert_eq!(story.changes, []);
+}
+
+#[test]
+fn the_trigger_is_when_the_condition_began() {
+    let mut story = Story::new();
+    let since = at(4).to_string();
+    story.event(event(9, "dcs_quorum_lost", "", &[("since", since.as_str())]));
+    assert_eq!(story.changes[0].incident.phases[0].at, at(4));
 }
 
 #[test]
@@ -265,6 +278,28 @@ fn it_survives_a_restart_and_ignores_repeated_events() {
     assert!(story.correlator.acknowledge(&id).is_none());
     let settled = story.correlator.forget("demo", at(9)).unwrap();
     assert_eq!((settled.kind, settled.incident.settled_at), (IncidentChangeKind::Settled, Some(at(9))));
+}
+
+#[test]
+fn an_outage_is_only_what_was_seen() {
+    let blind = || {
+        let mut cluster = belief(Health::Unknown, None);
+        cluster.members.iter_mut().for_each(|member| member.writable = None);
+        cluster
+    };
+    for (dark, outage) in [(belief(Health::Critical, None), Some(7.0)), (blind(), None)] {
+        let mut story = Story::new();
+        story.event(event(1, "leader_lost", "n1", &[]));
+        story.believe(1..4, &belief(Health::Ok, Some("n1")));
+        story.believe(4..10, &dark);
+        story.believe(10..12, &belief(Health::Ok, Some("n1")));
+        assert_eq!(story.correlator.open("demo").unwrap().impact.write_outage_seconds, outage);
+        // Away for an hour.
+        let kept = serde_json::to_string(story.correlator.memory()).unwrap();
+        story.correlator = Correlator::restore(CorrelatorOptions::default(), serde_json::from_str(&kept).unwrap());
+        story.believe(3_600..3_602, &belief(Health::Warning, Some("n1")));
+        assert_eq!(story.correlator.open("demo").unwrap().impact.write_outage_seconds, outage);
+    }
 }
 
 #[test]

@@ -27,6 +27,8 @@ fn series_of_a_healthy_cluster() {
         ("daraji_replication_lag_seconds", &[("member", "n2")], Some(0.0)),
         ("daraji_replication_lag_bytes", &[("member", "n1")], None),
         ("daraji_leader_lease_ttl_seconds", &[("cluster", "demo")], Some(25.0)),
+        ("daraji_leader_lease_granted_ttl_seconds", &[], Some(30.0)),
+        ("daraji_replica_broken", &[("member", "n2")], Some(0.0)),
         ("daraji_dcs_quorum", &[], Some(1.0)),
         ("daraji_cluster_health", &[("health", "ok")], Some(1.0)),
         ("daraji_cluster_health", &[("health", "critical")], Some(0.0)),

@@ -60,8 +60,12 @@ fn surprise_02_a_member_that_left_is_still_asked_and_found_writable() {
     script.acquire("n2");
     script.set("n2", primary(2));
     script.run(4.0);
-    assert_eq!(script.cluster().writable, ["n1", "n2"]);
+    let cluster = script.cluster();
+    assert_eq!(cluster.writable, ["n1", "n2"]);
     assert_eq!(script.event("split_brain_confirmed").fields["members"], "n1,n2");
+    let says: Vec<_> =
+        cluster.members[0].sources.iter().map(|source| (source.source.as_str(), source.says.as_str())).collect();
+    assert_eq!(says, [("rest", "refused"), ("sql", "writable, timeline 1"), ("dcs", "not in the DCS")]);
 }
 
 /// 3: roles and states of REST come in combinations that mean nothing by themselves.
@@ -165,6 +169,10 @@ fn surprise_08_a_replica_that_runs_and_does_not_stream_is_broken() {
     assert_eq!(script.cluster().health.as_str(), "warning");
     script.run(15.0);
     assert_eq!(script.take(), ["replica_broken n2"]);
+    let samples = script.judge.samples(script.now);
+    let broken =
+        samples.iter().filter(|sample| sample.labels.metric_name() == "daraji_replica_broken" && sample.value > 0.0);
+    assert_eq!(broken.map(|sample| sample.labels.get("member").unwrap()).collect::<Vec<_>>(), ["n2"]);
     assert_eq!(script.cluster().health.as_str(), "warning");
     script.set("n2", replica("n1", 1));
     script.run(5.0);
@@ -381,6 +389,48 @@ fn a_primary_that_stops_before_the_next_one_writes_is_no_split_brain() {
         assert!(!script.told().iter().any(|event| event.starts_with("split_brain")), "{:?}", script.told());
         assert_eq!(script.cluster().writable, ["n2"]);
     }
+}
+
+#[test]
+fn a_later_term_is_not_a_restart_of_the_first() {
+    let mut script = settled();
+    script.refuse_sql("n1");
+    script.lease_ttl = 12;
+    script.run(3.0);
+    script.expire("n1");
+    script.acquire("n2");
+    script.set("n2", primary(2));
+    script.set("n1", replica("n2", 2));
+    script.run(20.0);
+    script.expire("n2");
+    script.refuse_sql("n2");
+    script.acquire("n1");
+    script.set("n1", primary(3));
+    script.run(10.0);
+    let told = script.told();
+    assert!(!told.iter().any(|event| event.starts_with("primary_")), "{told:?}");
+    assert!(told.contains(&"lease_not_renewed n1".to_owned()), "{told:?}");
+    assert!(!told.iter().any(|event| event.starts_with("lease_renewed")), "{told:?}");
+}
+
+#[test]
+fn a_scheduled_switchover_is_planned_when_its_time_has_come() {
+    let mut script = settled();
+    let due = script.now + std::time::Duration::from_mins(5);
+    script.put("failover", &format!(r#"{{"leader":"n1","member":"n2","scheduled_at":"{due}"}}"#));
+    script.run(300.0);
+    script.refuse_sql("n1");
+    script.run(2.0);
+    script.release();
+    script.acquire("n2");
+    script.put("failover", "{}");
+    script.set("n2", primary(2));
+    script.set("n1", replica("n2", 2));
+    script.set("n3", replica("n2", 2));
+    script.run(30.0);
+    assert_eq!(script.event("leader_changed").fields["planned"], "true");
+    let loud = script.events.iter().filter(|event| event.severity > EventSeverity::Notice).count();
+    assert_eq!(loud, 0, "{:?}", script.told());
 }
 
 #[test]
