@@ -16,6 +16,9 @@ use crate::platform::secret::{Secret, SecretFileError};
 use crate::platform::units::deserialize_optional_duration;
 use crate::platform::yaml::{Node, Problem};
 
+/// One exchange with a mail server, from connecting to its last answer.
+const MAIL_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// The parts of the configuration that alerting reads.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -180,6 +183,8 @@ pub struct EmailTarget {
     pub require_tls: bool,
     pub ca_file: Option<PathBuf>,
     pub headers: BTreeMap<String, String>,
+    /// For one whole exchange.
+    pub timeout: Duration,
 }
 
 /// The ways out of one receiver.
@@ -322,6 +327,7 @@ impl AlertingConfig {
             require_tls,
             ca_file: tls.and_then(|tls| tls.ca_file.clone()),
             headers: config.headers.clone(),
+            timeout: MAIL_TIMEOUT,
         })
     }
 }

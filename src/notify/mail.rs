@@ -26,10 +26,7 @@ use super::config::{EmailTarget, secret_of};
 use super::outbox::Message;
 use super::retry::Outcome;
 
-/// The whole exchange. lettre's own timeout covers only the TCP connection.
-const TIMEOUT: Duration = Duration::from_secs(30);
-
-/// Bytes of a header line's text; what is longer is cut.
+/// Characters of a header line's text; what is longer is cut.
 const SUBJECT_CHARS_MAX: usize = 200;
 
 /// The subject: the same for all messages of an incident.
@@ -170,11 +167,12 @@ pub async fn deliver(target: &EmailTarget, message: &Message) -> Outcome {
         Err(error) => return Outcome::Dead { error },
     };
     let exchange = transport.send_raw(&envelope, message.body.as_bytes());
-    match tokio::time::timeout(TIMEOUT, exchange).await {
+    // lettre's own timeout covers only the TCP connection.
+    match tokio::time::timeout(target.timeout, exchange).await {
         Ok(Ok(_)) => Outcome::Delivered,
         Ok(Err(error)) => classify(&error),
         Err(_elapsed) => {
-            let error = format!("{}:{} did not finish within {} s", target.host, target.port, TIMEOUT.as_secs());
+            let error = format!("{}:{} did not finish within {} ms", target.host, target.port, target.timeout.as_millis());
             Outcome::Retry { error, after: None }
         }
     }
@@ -205,7 +203,7 @@ fn transport(target: &EmailTarget) -> Result<AsyncSmtpTransport<Tokio1Executor>,
     let mut builder = AsyncSmtpTransport::<Tokio1Executor>::builder_dangerous(target.host.clone())
         .port(target.port)
         .tls(tls)
-        .timeout(Some(TIMEOUT));
+        .timeout(Some(target.timeout));
     if let Some(name) = target.hello.clone().or_else(host_name) {
         builder = builder.hello_name(ClientId::Domain(name));
     }

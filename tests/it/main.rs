@@ -2,4 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::string_slice, reason = "tests")]
 
+mod alerting;
 mod layers;
+mod peers;
+mod smtp;
+mod webhook;
