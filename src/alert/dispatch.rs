@@ -24,7 +24,7 @@ use super::route::{Integration, Route};
 use super::silence::Silences;
 
 /// An alert that was announced and is no longer reported at all counts as resolved after this long.
-const VANISHED_AFTER: Duration = Duration::from_secs(60);
+const VANISHED_AFTER: Duration = Duration::from_mins(1);
 
 /// What receivers were told, by group and integration.
 pub const NFLOG: Table<Notified> = Table::new("nflog");
@@ -298,8 +298,7 @@ impl Dispatcher {
             if members.firing.is_empty() && resolved.is_empty() {
                 continue;
             }
-            let incident =
-                members.firing.iter().chain(&resolved).find_map(|alert| alert.incident.as_deref().cloned());
+            let incident = members.firing.iter().chain(&resolved).find_map(|alert| alert.incident.as_deref().cloned());
             step.drafts.push(NotificationDraft {
                 held_back: self.held_back(group),
                 receiver: group.receiver.clone(),
@@ -319,9 +318,8 @@ impl Dispatcher {
     /// The alerts of a group as one integration should see them.
     fn members(&mut self, group: &Group, entry: Option<&Notified>, now: Timestamp) -> Members {
         let mut members = Members::default();
-        let announced = |fingerprint: &Fingerprint| {
-            entry.is_some_and(|entry| entry.firing.contains_key(&fingerprint.to_string()))
-        };
+        let announced =
+            |fingerprint: &Fingerprint| entry.is_some_and(|entry| entry.firing.contains_key(&fingerprint.to_string()));
         let mut seen = BTreeSet::new();
         for status in &self.statuses {
             let fingerprint = status.alert.fingerprint;
@@ -351,8 +349,8 @@ impl Dispatcher {
                 members.muted_open += 1;
             }
         }
-        members.firing.sort_by(|a, b| (a.starts_at, a.fingerprint).cmp(&(b.starts_at, b.fingerprint)));
-        members.resolved.sort_by(|a, b| (a.starts_at, a.fingerprint).cmp(&(b.starts_at, b.fingerprint)));
+        members.firing.sort_by_key(|a| (a.starts_at, a.fingerprint));
+        members.resolved.sort_by_key(|a| (a.starts_at, a.fingerprint));
         members
     }
 
@@ -436,8 +434,9 @@ fn group_text(labels: &Labels) -> String {
 
 /// The alert as it is remembered: an incident without its timeline and members.
 fn without_details(alert: &Alert) -> Alert {
-    let incident = alert.incident.as_deref().map(|notice| {
-        Box::new(IncidentNotice { timeline: Vec::new(), members: Vec::new(), ..notice.clone() })
-    });
+    let incident = alert
+        .incident
+        .as_deref()
+        .map(|notice| Box::new(IncidentNotice { timeline: Vec::new(), members: Vec::new(), ..notice.clone() }));
     Alert { incident, ..alert.clone() }
 }

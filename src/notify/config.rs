@@ -231,7 +231,8 @@ impl AlertingConfig {
             }
             None => {
                 if !self.receivers.is_empty() {
-                    checker.problem("receivers", "receivers without a 'route' hear nothing: add route: {receiver: NAME}");
+                    checker
+                        .problem("receivers", "receivers without a 'route' hear nothing: add route: {receiver: NAME}");
                 }
                 None
             }
@@ -312,7 +313,10 @@ impl AlertingConfig {
             checker.problem(path, "a password is not sent without TLS: set 'require_tls: true'");
         }
         for name in config.headers.keys().filter(|name| !is_header_name(name)) {
-            checker.problem(&format!("{path}.headers"), format!("{name:?} cannot be a header's name, or is set by daraji"));
+            checker.problem(
+                &format!("{path}.headers"),
+                format!("{name:?} cannot be a header's name, or is set by daraji"),
+            );
         }
         let tls = config.tls_config.as_ref().or(global.smtp_tls_config.as_ref());
         (checker.problems.len() == before).then(|| EmailTarget {
@@ -350,7 +354,15 @@ impl ReceiverConfig {
 /// Header names that a configuration may add.
 fn is_header_name(name: &str) -> bool {
     const OURS: [&str; 9] = [
-        "from", "to", "date", "message-id", "in-reply-to", "references", "content-type", "mime-version", "auto-submitted",
+        "from",
+        "to",
+        "date",
+        "message-id",
+        "in-reply-to",
+        "references",
+        "content-type",
+        "mime-version",
+        "auto-submitted",
     ];
     !name.is_empty()
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')

@@ -31,18 +31,17 @@ const SUBJECT_CHARS_MAX: usize = 200;
 
 /// The subject: the same for all messages of an incident.
 pub fn subject(draft: &NotificationDraft) -> String {
-    let (cluster, title) = match &draft.incident {
-        Some(notice) => (notice.cluster.as_str(), notice.title.clone()),
-        None => {
-            let cluster = draft.alerts().map(|alert| alert.label("cluster")).find(|cluster| !cluster.is_empty());
-            let mut names: Vec<&str> = draft.alerts().map(crate::model::Alert::name).collect();
-            names.dedup();
-            let more = match names.len() {
-                0 | 1 => String::new(),
-                count => format!(" and {} more", count - 1),
-            };
-            (cluster.unwrap_or(""), format!("{}{more}", names.first().unwrap_or(&"alert")))
-        }
+    let (cluster, title) = if let Some(notice) = &draft.incident {
+        (notice.cluster.as_str(), notice.title.clone())
+    } else {
+        let cluster = draft.alerts().map(|alert| alert.label("cluster")).find(|cluster| !cluster.is_empty());
+        let mut names: Vec<&str> = draft.alerts().map(crate::model::Alert::name).collect();
+        names.dedup();
+        let more = match names.len() {
+            0 | 1 => String::new(),
+            count => format!(" and {} more", count - 1),
+        };
+        (cluster.unwrap_or(""), format!("{}{more}", names.first().unwrap_or(&"alert")))
     };
     let prefix = if cluster.is_empty() { String::new() } else { format!("[{cluster}] ") };
     one_line(&format!("{prefix}{title}"))
@@ -172,7 +171,8 @@ pub async fn deliver(target: &EmailTarget, message: &Message) -> Outcome {
         Ok(Ok(_)) => Outcome::Delivered,
         Ok(Err(error)) => classify(&error),
         Err(_elapsed) => {
-            let error = format!("{}:{} did not finish within {} ms", target.host, target.port, target.timeout.as_millis());
+            let error =
+                format!("{}:{} did not finish within {} ms", target.host, target.port, target.timeout.as_millis());
             Outcome::Retry { error, after: None }
         }
     }

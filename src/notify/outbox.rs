@@ -29,7 +29,7 @@ const NOTIFICATIONS: Table<Notification> = Table::new("notifications");
 const HISTORY_MAX: usize = 5000;
 
 /// Wait before a message is sent again whose outcome could not be written (a full disk).
-const UNRECORDED_RETRY: Duration = Duration::from_secs(60);
+const UNRECORDED_RETRY: Duration = Duration::from_mins(1);
 
 /// Messages at one target in flight at once; a slow mail server must not take every slot.
 const IN_FLIGHT_PER_TARGET: usize = 2;
@@ -84,7 +84,8 @@ impl Message {
     /// A message for one target of a draft's integration.
     pub fn new(draft: &NotificationDraft, target: &str, shown_target: &str, subject: &str) -> Self {
         let group = draft.incident.as_ref().map_or(draft.group_key.as_str(), |incident| incident.id.as_str());
-        let lane = format!("{}|{}|{}|{target}|{group}", draft.receiver, draft.integration.kind, draft.integration.index);
+        let lane =
+            format!("{}|{}|{}|{target}|{group}", draft.receiver, draft.integration.kind, draft.integration.index);
         let mut hash = Sha256::new();
         hash.update(lane.as_bytes());
         hash.update(draft.reason.as_bytes());
@@ -110,10 +111,7 @@ impl Message {
             index: draft.integration.index,
             key,
             lane,
-            is_update: matches!(
-                draft.reason,
-                "new alerts added" | "some alerts resolved" | "repeat interval elapsed"
-            ),
+            is_update: matches!(draft.reason, "new alerts added" | "some alerts resolved" | "repeat interval elapsed"),
             body: String::new(),
         }
     }
@@ -311,9 +309,8 @@ impl Outbox {
         if surplus == 0 {
             return Ok(());
         }
-        self.store.write(|tx| {
-            rows.iter().take(surplus).try_for_each(|(key, _)| tx.delete(&NOTIFICATIONS, key).map(drop))
-        })
+        self.store
+            .write(|tx| rows.iter().take(surplus).try_for_each(|(key, _)| tx.delete(&NOTIFICATIONS, key).map(drop)))
     }
 }
 

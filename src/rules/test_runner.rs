@@ -181,9 +181,8 @@ pub fn run(file: &str, text: &str, engine: &TestEngine<'_>) -> Result<TestReport
     for group in &mut groups {
         group.interval = interval;
     }
-    let order = |group: &RuleGroup| {
-        tests.group_eval_order.iter().position(|name| *name == group.name).unwrap_or(usize::MAX)
-    };
+    let order =
+        |group: &RuleGroup| tests.group_eval_order.iter().position(|name| *name == group.name).unwrap_or(usize::MAX);
     groups.sort_by_key(order);
     let mut report = TestReport::default();
     for (number, case) in (1..).zip(&tests.tests) {
@@ -250,7 +249,9 @@ impl AlertTest {
         let mut expected: Vec<ShownAlert> = self
             .exp_alerts
             .iter()
-            .map(|alert| (alert.exp_labels.with(ALERT_NAME, &self.alertname).to_string(), alert.exp_annotations.clone()))
+            .map(|alert| {
+                (alert.exp_labels.with(ALERT_NAME, &self.alertname).to_string(), alert.exp_annotations.clone())
+            })
             .collect();
         let states = rules.rules().filter(|(_, rule, _)| rule.name == self.alertname);
         let firing = states.flat_map(|(_, _, state)| state.alerts.values()).filter(|a| a.phase == AlertPhase::Firing);
@@ -274,7 +275,11 @@ fn show(alerts: &[ShownAlert]) -> String {
     if alerts.is_empty() {
         return "no alert".to_owned();
     }
-    alerts.iter().map(|(labels, annotations)| format!("{labels} {annotations:?}")).collect::<Vec<_>>().join("\n              ")
+    alerts
+        .iter()
+        .map(|(labels, annotations)| format!("{labels} {annotations:?}"))
+        .collect::<Vec<_>>()
+        .join("\n              ")
 }
 
 impl ExprTest {

@@ -114,10 +114,7 @@ pub(crate) async fn until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> 
             ticks.tick().await;
         }
     };
-    match tokio::time::timeout(PATIENCE, wait).await {
-        Ok(answer) => answer,
-        Err(_) => panic!("waited {PATIENCE:?} for {what}"),
-    }
+    tokio::time::timeout(PATIENCE, wait).await.unwrap_or_else(|_| panic!("waited {PATIENCE:?} for {what}"))
 }
 
 /// A program of the lab's installation, or one on the PATH; `None` if there is neither.

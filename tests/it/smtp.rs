@@ -107,7 +107,7 @@ impl Drop for Server {
 
 fn tick_failover(alerting: &Alerting, settled: bool) {
     let now = Clock::system().now();
-    let opened_at = now - Duration::from_secs(60);
+    let opened_at = now - Duration::from_mins(1);
     alerting.tick(now, &mut NoData, &[failover(opened_at, settled.then_some(now))]).unwrap();
 }
 
@@ -136,7 +136,10 @@ async fn an_opening_and_a_closing_arrive_as_one_thread() {
     }
     assert_eq!(header(&mails[0], "Importance"), Some("high"));
     assert_eq!(header(&mails[1], "In-Reply-To"), header(&mails[0], "Message-ID"));
-    assert_eq!((header(&mails[0], "X-Daraji-State"), header(&mails[1], "X-Daraji-State")), (Some("firing"), Some("resolved")));
+    assert_eq!(
+        (header(&mails[0], "X-Daraji-State"), header(&mails[1], "X-Daraji-State")),
+        (Some("firing"), Some("resolved"))
+    );
     let rows = alerting.outbox().list(10).unwrap();
     assert!(rows.iter().all(|row| row.state == Delivery::Done && row.attempts == 1), "{rows:?}");
 }
@@ -148,7 +151,8 @@ async fn a_server_that_comes_back_gets_the_mail_once() {
     let alerting = open(dir.path(), &server.config("ops@example.org"));
     let worker = Worker::start(&alerting);
     tick_failover(&alerting, false);
-    let row = until("a failed attempt", || alerting.outbox().list(1).unwrap().into_iter().find(|row| row.attempts > 0)).await;
+    let row =
+        until("a failed attempt", || alerting.outbox().list(1).unwrap().into_iter().find(|row| row.attempts > 0)).await;
     assert!(row.last_error.unwrap().to_lowercase().contains("refused"));
     server.start();
     until("the mail", || (server.received().len() == 1).then_some(())).await;
@@ -190,7 +194,8 @@ async fn a_wrong_password_is_named_and_not_shown() {
     let alerting = open(dir.path(), &server.config("ops@example.org"));
     let worker = Worker::start(&alerting);
     tick_failover(&alerting, false);
-    let row = until("a failed attempt", || alerting.outbox().list(1).unwrap().into_iter().find(|row| row.attempts > 0)).await;
+    let row =
+        until("a failed attempt", || alerting.outbox().list(1).unwrap().into_iter().find(|row| row.attempts > 0)).await;
     worker.stop().await;
     let error = row.last_error.unwrap();
     assert!(error.contains("535"), "{error}");
@@ -213,7 +218,9 @@ receivers: [{{name: ops, email_configs: [{{to: a@example.org, from: d@example.or
     let message = alerting.outbox().take_due(Clock::system().now(), 1).remove(0);
     let mut target = config(&text).receivers["ops"].emails[0].clone();
     target.timeout = Duration::from_millis(300);
-    let Outcome::Retry { error, .. } = mail::deliver(&target, &message).await else { panic!("it is to be tried again") };
+    let Outcome::Retry { error, .. } = mail::deliver(&target, &message).await else {
+        panic!("it is to be tried again")
+    };
     assert!(error.contains("did not finish within 300 ms"), "{error}");
 }
 

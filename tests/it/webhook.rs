@@ -50,7 +50,7 @@ receivers:
     );
     let alerting = open(dir.path(), &text);
     let now = Clock::system().now();
-    let opened_at = now - Duration::from_secs(60);
+    let opened_at = now - Duration::from_mins(1);
     // Opened and settled before the receiver could be told.
     alerting.tick(now, &mut NoData, &[failover(opened_at, None)]).unwrap();
     alerting.tick(now + Duration::from_secs(1), &mut NoData, &[failover(opened_at, Some(now))]).unwrap();
@@ -62,8 +62,7 @@ receivers:
     group.stop(Duration::from_secs(5)).await;
 
     let requests = requests.lock();
-    let parsed: Vec<serde_json::Value> =
-        requests.iter().map(|(_, body)| serde_json::from_str(body).unwrap()).collect();
+    let parsed: Vec<serde_json::Value> = requests.iter().map(|(_, body)| serde_json::from_str(body).unwrap()).collect();
     assert_eq!(requests[0].0["webhook-id"], requests[1].0["webhook-id"]);
     assert_ne!(requests[1].0["webhook-id"], requests[2].0["webhook-id"]);
     assert_eq!(requests[0].1, requests[1].1);

@@ -81,8 +81,8 @@ fn one(word: &str, values: &mut Vec<Option<f64>>) -> Option<()> {
         return Some(());
     }
     // `start+step` or `start-step`; a sign behind an exponent's `e` belongs to the number.
-    let signs = start.match_indices(['+', '-']).map(|(at, _)| at);
-    let at = signs.filter(|at| *at > 0 && !start.get(..*at).unwrap_or("").ends_with(['e', 'E', '+', '-'])).last()?;
+    let mut signs = start.match_indices(['+', '-']).map(|(at, _)| at);
+    let at = signs.rfind(|at| *at > 0 && !start.get(..*at).unwrap_or("").ends_with(['e', 'E', '+', '-']))?;
     let (first, step) = start.split_at(at);
     let (first, step): (f64, f64) = (first.parse().ok()?, step.trim_start_matches('+').replace("--", "").parse().ok()?);
     for i in 0..=times? {
