@@ -6,6 +6,7 @@ pub mod evaluate;
 pub mod file;
 pub mod shipped;
 pub mod template;
+pub mod test_runner;
 
 pub use evaluate::{ActiveAlert, AlertPhase, Evaluation, RuleData, RuleHealth, RuleSet, RuleState};
 pub use file::{Language, Rule, RuleGroup, RuleKind, load};

@@ -24,7 +24,7 @@ use super::route::{Integration, Route};
 use super::silence::Silences;
 
 /// An alert that was announced and is no longer reported at all counts as resolved after this long.
-const VANISHED_AFTER: Duration = Duration::from_secs(60);
+const VANISHED_AFTER: Duration = Duration::from_mins(1);
 
 /// What receivers were told, by group and integration.
 pub const NFLOG: Table<Notified> = Table::new("nflog");
@@ -41,6 +41,9 @@ pub struct Notified {
     pub at: Timestamp,
     /// When this run of the group was announced first.
     pub opened_at: Timestamp,
+    /// The incident's title as it was then: the subject of the mail thread.
+    #[serde(default)]
+    pub title: Option<String>,
 }
 
 /// A row of [`NFLOG`] to write, or to delete.
@@ -60,6 +63,8 @@ pub struct NotificationDraft {
     pub at: Timestamp,
     /// When this run of the group was announced first: the start of the mail thread.
     pub opened_at: Timestamp,
+    /// The incident's title when it was announced first.
+    pub thread_title: Option<String>,
     pub incident: Option<IncidentNotice>,
     /// Alerts that are left out because the incident explains them.
     pub held_back: Vec<Alert>,
@@ -276,11 +281,15 @@ impl Dispatcher {
             let members = self.members(group, entry.as_ref(), now);
             let Some(reason) = members.reason(entry.as_ref(), group.repeat_interval, now) else { continue };
             let opened_at = entry.as_ref().map_or(now, |entry| entry.opened_at);
+            let known_title = entry.as_ref().and_then(|entry| entry.title.clone());
             let mut firing = entry.map(|entry| entry.firing).unwrap_or_default();
             for alert in &members.resolved {
                 firing.remove(&alert.fingerprint.to_string());
             }
             firing.extend(members.firing.iter().map(|alert| (alert.fingerprint.to_string(), without_details(alert))));
+            let mut all = members.firing.iter().chain(&members.resolved);
+            let incident = all.find_map(|alert| alert.incident.as_deref().cloned());
+            let thread_title = known_title.or_else(|| incident.as_ref().map(|notice| notice.title.clone()));
             let change = (!firing.is_empty()).then(|| Notified {
                 group_key: group.key.clone(),
                 group_labels: group.labels.clone(),
@@ -288,6 +297,7 @@ impl Dispatcher {
                 firing,
                 at: now,
                 opened_at,
+                title: thread_title.clone(),
             });
             match &change {
                 Some(entry) => drop(self.notified.insert(key.clone(), entry.clone())),
@@ -298,8 +308,6 @@ impl Dispatcher {
             if members.firing.is_empty() && resolved.is_empty() {
                 continue;
             }
-            let incident =
-                members.firing.iter().chain(&resolved).find_map(|alert| alert.incident.as_deref().cloned());
             step.drafts.push(NotificationDraft {
                 held_back: self.held_back(group),
                 receiver: group.receiver.clone(),
@@ -311,6 +319,7 @@ impl Dispatcher {
                 reason,
                 at: now,
                 opened_at,
+                thread_title,
                 incident,
             });
         }
@@ -319,9 +328,8 @@ impl Dispatcher {
     /// The alerts of a group as one integration should see them.
     fn members(&mut self, group: &Group, entry: Option<&Notified>, now: Timestamp) -> Members {
         let mut members = Members::default();
-        let announced = |fingerprint: &Fingerprint| {
-            entry.is_some_and(|entry| entry.firing.contains_key(&fingerprint.to_string()))
-        };
+        let announced =
+            |fingerprint: &Fingerprint| entry.is_some_and(|entry| entry.firing.contains_key(&fingerprint.to_string()));
         let mut seen = BTreeSet::new();
         for status in &self.statuses {
             let fingerprint = status.alert.fingerprint;
@@ -351,8 +359,8 @@ impl Dispatcher {
                 members.muted_open += 1;
             }
         }
-        members.firing.sort_by(|a, b| (a.starts_at, a.fingerprint).cmp(&(b.starts_at, b.fingerprint)));
-        members.resolved.sort_by(|a, b| (a.starts_at, a.fingerprint).cmp(&(b.starts_at, b.fingerprint)));
+        members.firing.sort_by_key(|a| (a.starts_at, a.fingerprint));
+        members.resolved.sort_by_key(|a| (a.starts_at, a.fingerprint));
         members
     }
 
@@ -436,8 +444,9 @@ fn group_text(labels: &Labels) -> String {
 
 /// The alert as it is remembered: an incident without its timeline and members.
 fn without_details(alert: &Alert) -> Alert {
-    let incident = alert.incident.as_deref().map(|notice| {
-        Box::new(IncidentNotice { timeline: Vec::new(), members: Vec::new(), ..notice.clone() })
-    });
+    let incident = alert
+        .incident
+        .as_deref()
+        .map(|notice| Box::new(IncidentNotice { timeline: Vec::new(), members: Vec::new(), ..notice.clone() }));
     Alert { incident, ..alert.clone() }
 }

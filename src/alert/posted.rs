@@ -8,10 +8,10 @@ use crate::model::{Alert, Labels, Timestamp};
 use crate::store::state::Table;
 
 /// An alert without an end counts as over this long after it was last posted.
-pub const RESOLVE_TIMEOUT_DEFAULT: Duration = Duration::from_secs(300);
+pub const RESOLVE_TIMEOUT_DEFAULT: Duration = Duration::from_mins(5);
 
 /// Ended alerts are remembered this long, so that their end reaches everybody.
-const RETENTION: Duration = Duration::from_secs(15 * 60);
+const RETENTION: Duration = Duration::from_mins(15);
 
 /// More are refused: a client that posts without end must not fill memory.
 const ALERTS_MAX: usize = 10_000;
@@ -57,11 +57,10 @@ impl PostedAlerts {
         match self.by_fingerprint.get(&alert.fingerprint) {
             // The same trouble, reported again: it began when it was first reported.
             Some(known) if !known.is_resolved(starts_at) => alert.starts_at = known.starts_at.min(starts_at),
-            Some(_) => {}
             None if self.by_fingerprint.len() >= ALERTS_MAX => {
                 return Err(format!("{ALERTS_MAX} posted alerts live already"));
             }
-            None => {}
+            _ => {}
         }
         self.by_fingerprint.insert(alert.fingerprint, alert.clone());
         Ok(alert)
@@ -90,7 +89,7 @@ mod tests {
     #[test]
     fn posted_alerts_merge_and_end_by_themselves() {
         let at = |seconds: i64| Timestamp::from_secs(1000 + seconds);
-        let timeout = Duration::from_secs(60);
+        let timeout = Duration::from_mins(1);
         let alert = || PostedAlert { labels: Labels::from_pairs([("alertname", "A")]), ..PostedAlert::default() };
         let mut posted = PostedAlerts::default();
         assert_eq!(posted.post(alert(), at(0), timeout).unwrap().ends_at, Some(at(60)));

@@ -13,9 +13,9 @@ use super::matchers::{MatcherList, all_match};
 /// Time for related alerts to arrive before the first notification of a group.
 pub const GROUP_WAIT_DEFAULT: Duration = Duration::from_secs(10);
 /// Time between notifications of changes of a group.
-pub const GROUP_INTERVAL_DEFAULT: Duration = Duration::from_secs(5 * 60);
+pub const GROUP_INTERVAL_DEFAULT: Duration = Duration::from_mins(5);
 /// Time after which an unchanged group is notified again.
-pub const REPEAT_INTERVAL_DEFAULT: Duration = Duration::from_secs(4 * 3600);
+pub const REPEAT_INTERVAL_DEFAULT: Duration = Duration::from_hours(4);
 /// Groups when the root names none: one per cluster.
 const GROUP_BY_DEFAULT: &str = "cluster";
 
@@ -251,7 +251,13 @@ routes:
         let paths: Vec<String> = problems.unwrap_err().into_iter().map(|(path, _)| path).collect();
         assert_eq!(
             paths,
-            ["route", "route", "route.routes[0].receiver", "route.routes[1].group_interval", "route.routes[1].match_re"]
+            [
+                "route",
+                "route",
+                "route.routes[0].receiver",
+                "route.routes[1].group_interval",
+                "route.routes[1].match_re"
+            ]
         );
         let muted = from_yaml::<RouteConfig>("c.yml", "receiver: a\nmute_time_intervals: [night]\n").unwrap_err();
         assert!(muted[0].to_string().starts_with("c.yml:2:"), "{muted:?}");

@@ -12,7 +12,7 @@ use crate::store::state::tokens::random_uuid;
 use super::matchers::{ApiMatcher, all_match};
 
 /// Expired silences are shown for this long.
-pub const RETENTION: Duration = Duration::from_secs(120 * 3600);
+pub const RETENTION: Duration = Duration::from_hours(120);
 
 /// More than a fleet ever has; a script that loops is stopped.
 const SILENCES_MAX: usize = 10_000;

@@ -88,8 +88,7 @@ struct AlertFilter {
 
 impl AlertFilter {
     fn parse(query: Option<&str>) -> Result<Self, String> {
-        let mut filter =
-            Self { active: true, silenced: true, inhibited: true, matchers: Vec::new(), receiver: None };
+        let mut filter = Self { active: true, silenced: true, inhibited: true, matchers: Vec::new(), receiver: None };
         for (name, value) in pairs(query) {
             match name.as_str() {
                 "active" => filter.active = flag(&name, &value)?,
@@ -207,7 +206,7 @@ struct ApiAlert {
 }
 
 impl ApiAlert {
-    fn to_posted(self) -> Result<PostedAlert, String> {
+    fn into_posted(self) -> Result<PostedAlert, String> {
         Ok(PostedAlert {
             labels: self.labels,
             annotations: self.annotations.unwrap_or_default(),
@@ -238,7 +237,7 @@ async fn post_alerts(State(api): State<AlertmanagerApi>, body: axum::body::Bytes
     let mut refused = Vec::new();
     let mut good = Vec::new();
     for alert in posted {
-        match alert.to_posted() {
+        match alert.into_posted() {
             Ok(alert) => good.push(alert),
             Err(message) => refused.push(message),
         }

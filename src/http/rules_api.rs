@@ -182,8 +182,7 @@ fn alert_json(alert: &ActiveAlert) -> Value {
 fn alerts(alerting: &Alerting, language: Language) -> Response {
     let states = alerting.rule_groups();
     let groups = states.iter().filter(|state| state.group.language == language);
-    let alerts: Vec<Value> =
-        groups.flat_map(|state| &state.rules).flat_map(active).map(alert_json).collect();
+    let alerts: Vec<Value> = groups.flat_map(|state| &state.rules).flat_map(active).map(alert_json).collect();
     Json(json!({"status": "success", "data": {"alerts": alerts}})).into_response()
 }
 

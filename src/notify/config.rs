@@ -16,6 +16,9 @@ use crate::platform::secret::{Secret, SecretFileError};
 use crate::platform::units::deserialize_optional_duration;
 use crate::platform::yaml::{Node, Problem};
 
+/// One exchange with a mail server, from connecting to its last answer.
+const MAIL_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// The parts of the configuration that alerting reads.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -180,6 +183,8 @@ pub struct EmailTarget {
     pub require_tls: bool,
     pub ca_file: Option<PathBuf>,
     pub headers: BTreeMap<String, String>,
+    /// For one whole exchange.
+    pub timeout: Duration,
 }
 
 /// The ways out of one receiver.
@@ -226,7 +231,8 @@ impl AlertingConfig {
             }
             None => {
                 if !self.receivers.is_empty() {
-                    checker.problem("receivers", "receivers without a 'route' hear nothing: add route: {receiver: NAME}");
+                    checker
+                        .problem("receivers", "receivers without a 'route' hear nothing: add route: {receiver: NAME}");
                 }
                 None
             }
@@ -307,7 +313,10 @@ impl AlertingConfig {
             checker.problem(path, "a password is not sent without TLS: set 'require_tls: true'");
         }
         for name in config.headers.keys().filter(|name| !is_header_name(name)) {
-            checker.problem(&format!("{path}.headers"), format!("{name:?} cannot be a header's name, or is set by daraji"));
+            checker.problem(
+                &format!("{path}.headers"),
+                format!("{name:?} cannot be a header's name, or is set by daraji"),
+            );
         }
         let tls = config.tls_config.as_ref().or(global.smtp_tls_config.as_ref());
         (checker.problems.len() == before).then(|| EmailTarget {
@@ -322,6 +331,7 @@ impl AlertingConfig {
             require_tls,
             ca_file: tls.and_then(|tls| tls.ca_file.clone()),
             headers: config.headers.clone(),
+            timeout: MAIL_TIMEOUT,
         })
     }
 }
@@ -344,7 +354,15 @@ impl ReceiverConfig {
 /// Header names that a configuration may add.
 fn is_header_name(name: &str) -> bool {
     const OURS: [&str; 9] = [
-        "from", "to", "date", "message-id", "in-reply-to", "references", "content-type", "mime-version", "auto-submitted",
+        "from",
+        "to",
+        "date",
+        "message-id",
+        "in-reply-to",
+        "references",
+        "content-type",
+        "mime-version",
+        "auto-submitted",
     ];
     !name.is_empty()
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')

@@ -26,26 +26,22 @@ use super::config::{EmailTarget, secret_of};
 use super::outbox::Message;
 use super::retry::Outcome;
 
-/// The whole exchange. lettre's own timeout covers only the TCP connection.
-const TIMEOUT: Duration = Duration::from_secs(30);
-
-/// Bytes of a header line's text; what is longer is cut.
+/// Characters of a header line's text; what is longer is cut.
 const SUBJECT_CHARS_MAX: usize = 200;
 
 /// The subject: the same for all messages of an incident.
 pub fn subject(draft: &NotificationDraft) -> String {
-    let (cluster, title) = match &draft.incident {
-        Some(notice) => (notice.cluster.as_str(), notice.title.clone()),
-        None => {
-            let cluster = draft.alerts().map(|alert| alert.label("cluster")).find(|cluster| !cluster.is_empty());
-            let mut names: Vec<&str> = draft.alerts().map(crate::model::Alert::name).collect();
-            names.dedup();
-            let more = match names.len() {
-                0 | 1 => String::new(),
-                count => format!(" and {} more", count - 1),
-            };
-            (cluster.unwrap_or(""), format!("{}{more}", names.first().unwrap_or(&"alert")))
-        }
+    let (cluster, title) = if let Some(notice) = &draft.incident {
+        (notice.cluster.as_str(), notice.title.clone())
+    } else {
+        let cluster = draft.alerts().map(|alert| alert.label("cluster")).find(|cluster| !cluster.is_empty());
+        let mut names: Vec<&str> = draft.alerts().map(crate::model::Alert::name).collect();
+        names.dedup();
+        let more = match names.len() {
+            0 | 1 => String::new(),
+            count => format!(" and {} more", count - 1),
+        };
+        (cluster.unwrap_or(""), format!("{}{more}", names.first().unwrap_or(&"alert")))
     };
     let prefix = if cluster.is_empty() { String::new() } else { format!("[{cluster}] ") };
     one_line(&format!("{prefix}{title}"))
@@ -170,11 +166,13 @@ pub async fn deliver(target: &EmailTarget, message: &Message) -> Outcome {
         Err(error) => return Outcome::Dead { error },
     };
     let exchange = transport.send_raw(&envelope, message.body.as_bytes());
-    match tokio::time::timeout(TIMEOUT, exchange).await {
+    // lettre's own timeout covers only the TCP connection.
+    match tokio::time::timeout(target.timeout, exchange).await {
         Ok(Ok(_)) => Outcome::Delivered,
         Ok(Err(error)) => classify(&error),
         Err(_elapsed) => {
-            let error = format!("{}:{} did not finish within {} s", target.host, target.port, TIMEOUT.as_secs());
+            let error =
+                format!("{}:{} did not finish within {} ms", target.host, target.port, target.timeout.as_millis());
             Outcome::Retry { error, after: None }
         }
     }
@@ -205,7 +203,7 @@ fn transport(target: &EmailTarget) -> Result<AsyncSmtpTransport<Tokio1Executor>,
     let mut builder = AsyncSmtpTransport::<Tokio1Executor>::builder_dangerous(target.host.clone())
         .port(target.port)
         .tls(tls)
-        .timeout(Some(TIMEOUT));
+        .timeout(Some(target.timeout));
     if let Some(name) = target.hello.clone().or_else(host_name) {
         builder = builder.hello_name(ClientId::Domain(name));
     }

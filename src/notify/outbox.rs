@@ -28,6 +28,9 @@ const NOTIFICATIONS: Table<Notification> = Table::new("notifications");
 /// Finished messages that are kept for show.
 const HISTORY_MAX: usize = 5000;
 
+/// Wait before a message is sent again whose outcome could not be written (a full disk).
+const UNRECORDED_RETRY: Duration = Duration::from_mins(1);
+
 /// Messages at one target in flight at once; a slow mail server must not take every slot.
 const IN_FLIGHT_PER_TARGET: usize = 2;
 
@@ -81,7 +84,8 @@ impl Message {
     /// A message for one target of a draft's integration.
     pub fn new(draft: &NotificationDraft, target: &str, shown_target: &str, subject: &str) -> Self {
         let group = draft.incident.as_ref().map_or(draft.group_key.as_str(), |incident| incident.id.as_str());
-        let lane = format!("{}|{}|{}|{target}|{group}", draft.receiver, draft.integration.kind, draft.integration.index);
+        let lane =
+            format!("{}|{}|{}|{target}|{group}", draft.receiver, draft.integration.kind, draft.integration.index);
         let mut hash = Sha256::new();
         hash.update(lane.as_bytes());
         hash.update(draft.reason.as_bytes());
@@ -107,10 +111,7 @@ impl Message {
             index: draft.integration.index,
             key,
             lane,
-            is_update: matches!(
-                draft.reason,
-                "new alerts added" | "some alerts resolved" | "repeat interval elapsed"
-            ),
+            is_update: matches!(draft.reason, "new alerts added" | "some alerts resolved" | "repeat interval elapsed"),
             body: String::new(),
         }
     }
@@ -199,7 +200,7 @@ impl Outbox {
         waiting.filter_map(|(_, messages)| messages.front()?.notification.next_attempt_at).min()
     }
 
-    /// Records how an attempt ended. On an error the row stays as it was, and is tried again.
+    /// Records how an attempt ended. On an error the row stays as it was and is tried again: twice is better than never.
     pub fn finish(&self, mut message: Message, outcome: &Outcome, now: Timestamp) -> Result<(), StateError> {
         let jitter = f64::from(message.key.bytes().fold(0_u8, u8::wrapping_add)) / 255.0;
         let notification = &mut message.notification;
@@ -230,24 +231,25 @@ impl Outbox {
                 }
             }
         }
-        let superseded = self.settle(&message, now);
-        let result = self.store.write(|tx| {
-            for notification in superseded.iter().chain([&message.notification]) {
-                if notification.state == Delivery::Queued {
-                    tx.put(&OUTBOX, &notification.id, &message)?;
-                } else {
-                    tx.delete(&OUTBOX, &notification.id)?;
-                    tx.put(&NOTIFICATIONS, &notification.id, notification)?;
-                }
+        if let Err(error) = self.store.write(|tx| record(tx, &message)) {
+            let mut queue = self.queue.lock();
+            queue.in_flight.remove(&message.lane);
+            if let Some(first) = queue.lanes.get_mut(&message.lane).and_then(VecDeque::front_mut) {
+                first.notification.state = Delivery::Queued;
+                first.notification.next_attempt_at = Some(now + UNRECORDED_RETRY);
             }
-            Ok(())
-        });
+            return Err(error);
+        }
+        let superseded = self.settle(&message, now);
+        if !superseded.is_empty() {
+            self.store.write(|tx| superseded.iter().try_for_each(|message| record(tx, message)))?;
+        }
         self.wake.notify_one();
-        result
+        Ok(())
     }
 
     /// Brings the queue in line with an ended attempt; returns what became superfluous by it.
-    fn settle(&self, message: &Message, now: Timestamp) -> Vec<Notification> {
+    fn settle(&self, message: &Message, now: Timestamp) -> Vec<Message> {
         let mut queue = self.queue.lock();
         queue.in_flight.remove(&message.lane);
         let Some(waiting) = queue.lanes.get_mut(&message.lane) else { return Vec::new() };
@@ -264,7 +266,7 @@ impl Outbox {
             let Some(mut update) = waiting.pop_front() else { break };
             update.notification.state = Delivery::Superseded;
             update.notification.next_attempt_at = None;
-            superseded.push(update.notification);
+            superseded.push(update);
         }
         if let Some(first) = waiting.front_mut()
             && ended
@@ -279,11 +281,13 @@ impl Outbox {
 
     /// The newest messages first, whatever became of them.
     pub fn list(&self, limit: usize) -> Result<Vec<Notification>, StateError> {
-        let mut found: Vec<Notification> = {
+        // A message that just ended may be in both; the finished one comes first and stays.
+        let queued: Vec<Notification> = {
             let queue = self.queue.lock();
             queue.lanes.values().flatten().map(|message| message.notification.clone()).collect()
         };
-        found.extend(self.store.read()?.scan_last(&NOTIFICATIONS, limit)?.into_iter().map(|(_, row)| row));
+        let finished = self.store.read()?.scan_last(&NOTIFICATIONS, limit)?;
+        let mut found: Vec<Notification> = finished.into_iter().map(|(_, row)| row).chain(queued).collect();
         found.sort_by(|a, b| b.id.cmp(&a.id));
         found.dedup_by(|a, b| a.id == b.id);
         found.truncate(limit);
@@ -305,10 +309,19 @@ impl Outbox {
         if surplus == 0 {
             return Ok(());
         }
-        self.store.write(|tx| {
-            rows.iter().take(surplus).try_for_each(|(key, _)| tx.delete(&NOTIFICATIONS, key).map(drop))
-        })
+        self.store
+            .write(|tx| rows.iter().take(surplus).try_for_each(|(key, _)| tx.delete(&NOTIFICATIONS, key).map(drop)))
     }
+}
+
+/// Writes where a message is now: back to the outbox, or to the history.
+fn record(tx: &WriteTx, message: &Message) -> Result<(), StateError> {
+    let notification = &message.notification;
+    if notification.state == Delivery::Queued {
+        return tx.put(&OUTBOX, &notification.id, message);
+    }
+    tx.delete(&OUTBOX, &notification.id)?;
+    tx.put(&NOTIFICATIONS, &notification.id, notification)
 }
 
 /// Receiver, kind, index and target of a lane.

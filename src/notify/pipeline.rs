@@ -28,7 +28,7 @@ use super::outbox::{Message, Outbox};
 use super::{mail, webhook};
 
 /// Old silences, posted alerts and finished messages are cleared this often.
-const HOUSEKEEPING_EVERY: Duration = Duration::from_secs(600);
+const HOUSEKEEPING_EVERY: Duration = Duration::from_mins(10);
 
 /// Changes kept while the store refuses to commit; beyond it a round is refused.
 const UNCOMMITTED_MAX: usize = 50_000;
@@ -72,11 +72,7 @@ struct Uncommitted {
 
 impl Uncommitted {
     fn len(&self) -> usize {
-        self.rules.len()
-            + self.notified.len()
-            + self.messages.len()
-            + self.silences_gone.len()
-            + self.posted_gone.len()
+        self.rules.len() + self.notified.len() + self.messages.len() + self.silences_gone.len() + self.posted_gone.len()
     }
 }
 
@@ -312,24 +308,17 @@ impl Alerting {
 pub fn render(draft: &NotificationDraft, receivers: &Receivers, external_url: &str) -> Vec<Message> {
     let Some(receiver) = receivers.get(&draft.receiver) else { return Vec::new() };
     let subject = mail::subject(draft);
-    match draft.integration.kind {
-        "webhook" => {
-            let Some(config) = receiver.webhooks.get(draft.integration.index) else { return Vec::new() };
-            let shown = match &config.url {
-                Some(url) => webhook::shown_url(url.expose()),
-                None => "url_file".to_owned(),
-            };
-            let mut message = Message::new(draft, &shown, &shown, &subject);
-            message.body = webhook::body(draft, external_url, config.max_alerts);
-            vec![message]
-        }
-        _ => {
-            let Some(target) = receiver.emails.get(draft.integration.index) else { return Vec::new() };
-            target
-                .recipients
-                .iter()
-                .map(|recipient| mail::message(draft, target, recipient, external_url))
-                .collect()
-        }
+    if draft.integration.kind == "webhook" {
+        let Some(config) = receiver.webhooks.get(draft.integration.index) else { return Vec::new() };
+        let shown = match &config.url {
+            Some(url) => webhook::shown_url(url.expose()),
+            None => "url_file".to_owned(),
+        };
+        let mut message = Message::new(draft, &shown, &shown, &subject);
+        message.body = webhook::body(draft, external_url, config.max_alerts);
+        vec![message]
+    } else {
+        let Some(target) = receiver.emails.get(draft.integration.index) else { return Vec::new() };
+        target.recipients.iter().map(|recipient| mail::message(draft, target, recipient, external_url)).collect()
     }
 }

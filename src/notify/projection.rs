@@ -16,12 +16,11 @@ const NOBODY: &str = "nobody";
 
 pub(super) fn alertmanager_yaml(config: &AlertingConfig) -> String {
     let mut receivers: Vec<Value> = config.receivers.iter().map(|one| receiver(one, &config.global)).collect();
-    let route = match &config.route {
-        Some(route) => root(route),
-        None => {
-            receivers.push(json!({"name": NOBODY}));
-            json!({"receiver": NOBODY})
-        }
+    let route = if let Some(route) = &config.route {
+        root(route)
+    } else {
+        receivers.push(json!({"name": NOBODY}));
+        json!({"receiver": NOBODY})
     };
     let document = json!({
         "global": {"resolve_timeout": format_duration(config.global.resolve_timeout())},

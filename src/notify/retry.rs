@@ -9,24 +9,33 @@ use crate::model::Timestamp;
 pub enum Outcome {
     Delivered,
     /// Try again, not before `after` if the receiver named a time.
-    Retry { error: String, after: Option<Duration> },
+    Retry {
+        error: String,
+        after: Option<Duration>,
+    },
     /// The receiver says no; a few more tries in case it changes its mind.
-    Refused { error: String },
+    Refused {
+        error: String,
+    },
     /// Somebody must mend the settings (a password): try on, rarely.
-    Misconfigured { error: String },
+    Misconfigured {
+        error: String,
+    },
     /// It will never work.
-    Dead { error: String },
+    Dead {
+        error: String,
+    },
 }
 
 /// The first minutes of trying are dense, then it is every five minutes.
-const DENSE_FOR: Duration = Duration::from_secs(600);
+const DENSE_FOR: Duration = Duration::from_mins(10);
 const FIRST: Duration = Duration::from_secs(1);
-const DENSE_MAX: Duration = Duration::from_secs(60);
-const SPARSE: Duration = Duration::from_secs(300);
+const DENSE_MAX: Duration = Duration::from_mins(1);
+const SPARSE: Duration = Duration::from_mins(5);
 /// Between tries with settings that somebody must mend.
-const MISCONFIGURED: Duration = Duration::from_secs(900);
+const MISCONFIGURED: Duration = Duration::from_mins(15);
 /// A receiver's own wish is not followed further than this.
-const AFTER_MAX: Duration = Duration::from_secs(3600);
+const AFTER_MAX: Duration = Duration::from_hours(1);
 /// Tries of a message that is refused.
 const REFUSED_TRIES: u32 = 3;
 
@@ -72,7 +81,7 @@ mod tests {
         let at = Timestamp::from_secs;
         let error = String::new;
         let retry = Outcome::Retry { error: error(), after: None };
-        let later = Outcome::Retry { error: error(), after: Some(Duration::from_secs(120)) };
+        let later = Outcome::Retry { error: error(), after: Some(Duration::from_mins(2)) };
         let refused = Outcome::Refused { error: error() };
         for (outcome, attempts, now, expected) in [
             (&retry, 1, 0, Next::TryAt(at(1))),

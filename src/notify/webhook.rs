@@ -83,9 +83,8 @@ fn common_labels(draft: &NotificationDraft) -> Value {
 
 fn common_annotations(draft: &NotificationDraft) -> Value {
     let Some(first) = draft.alerts().next() else { return json!({}) };
-    let shared = |(name, text): &(&String, &String)| {
-        draft.alerts().all(|alert| alert.annotations.get(*name) == Some(*text))
-    };
+    let shared =
+        |(name, text): &(&String, &String)| draft.alerts().all(|alert| alert.annotations.get(*name) == Some(*text));
     let common: Annotations =
         first.annotations.iter().filter(shared).map(|(name, text)| (name.clone(), text.clone())).collect();
     json!(common)
@@ -264,7 +263,7 @@ mod tests {
         let mut draft = draft();
         draft.incident = Some(IncidentNotice { id: "7".into(), cluster: "demo".into(), ..IncidentNotice::default() });
         let value: Value = serde_json::from_str(&body(&draft, "http://d/", 0)).unwrap();
-        assert_eq!(value.as_object().unwrap().keys().last().unwrap(), "incident");
+        assert_eq!(value.as_object().unwrap().keys().next_back().unwrap(), "incident");
         assert_eq!(value["incident"]["url"], "http://d/incidents/7");
     }
 

@@ -22,7 +22,7 @@ use super::file::{Language, Rule, RuleGroup, RuleKind};
 use super::template::{Template, TemplateContext, Value};
 
 /// Resolved alerts are remembered this long, so that their end reaches everybody.
-pub const RESOLVED_RETENTION: Duration = Duration::from_secs(15 * 60);
+pub const RESOLVED_RETENTION: Duration = Duration::from_mins(15);
 
 /// Alert states by rule and fingerprint.
 pub const ALERT_STATES: Table<ActiveAlert> = Table::new("alert_states");
@@ -241,9 +241,9 @@ impl RuleSet {
 
     /// Every rule with its group and state.
     pub fn rules(&self) -> impl Iterator<Item = (&GroupState, &Rule, &RuleState)> {
-        self.groups.iter().flat_map(|group| {
-            group.group.rules.iter().zip(&group.rules).map(move |(rule, state)| (group, rule, state))
-        })
+        self.groups
+            .iter()
+            .flat_map(|group| group.group.rules.iter().zip(&group.rules).map(move |(rule, state)| (group, rule, state)))
     }
 
     fn generator_url(&self, expr: &str) -> String {
@@ -290,13 +290,7 @@ impl GroupState {
         Some(at)
     }
 
-    fn evaluate(
-        &mut self,
-        at: Timestamp,
-        data: &mut dyn RuleData,
-        options: &RuleOptions,
-        evaluation: &mut Evaluation,
-    ) {
+    fn evaluate(&mut self, at: Timestamp, data: &mut dyn RuleData, options: &RuleOptions, evaluation: &mut Evaluation) {
         self.last_evaluation = Some(at);
         let read_at = at - self.group.query_offset;
         for (rule, state) in self.group.rules.iter().zip(&mut self.rules) {
@@ -476,14 +470,14 @@ impl Step<'_> {
 
     fn present(&self, alert: &mut ActiveAlert, hold: Duration) {
         alert.keep_firing_since = None;
-        let held = self.at.since(alert.active_at) >= hold;
+        let long_enough = self.at.since(alert.active_at) >= hold;
         match alert.phase {
-            AlertPhase::Pending if held => {
+            AlertPhase::Pending if long_enough => {
                 alert.phase = AlertPhase::Firing;
                 alert.fired_at = Some(self.at);
             }
             // `for` was raised by a reload.
-            AlertPhase::Firing if !held => {
+            AlertPhase::Firing if !long_enough => {
                 alert.phase = AlertPhase::Pending;
                 alert.fired_at = None;
             }

@@ -13,7 +13,7 @@ use crate::platform::yaml::{self, Node, Problem};
 use super::template::Template;
 
 /// Interval of groups that name none, unless the configuration says otherwise.
-pub const INTERVAL_DEFAULT: Duration = Duration::from_secs(60);
+pub const INTERVAL_DEFAULT: Duration = Duration::from_mins(1);
 
 /// Variables of the templates in labels and annotations.
 pub(super) const TEMPLATE_VARIABLES: [&str; 4] = ["labels", "externalLabels", "externalURL", "value"];
@@ -75,7 +75,10 @@ pub struct Rule {
 pub enum RuleKind {
     Recording,
     /// Fires after its expression held for `hold` (`for`), and for `keep_firing` longer than it holds.
-    Alerting { hold: Duration, keep_firing: Duration },
+    Alerting {
+        hold: Duration,
+        keep_firing: Duration,
+    },
 }
 
 /// Checks an expression; the text says what is wrong.
@@ -297,7 +300,6 @@ fn is_label_name(name: &str) -> bool {
     is_name(name, |c| c.is_ascii_alphanumeric() || c == '_')
 }
 
-
 fn is_metric_name(name: &str) -> bool {
     is_name(name, |c| c.is_ascii_alphanumeric() || c == '_' || c == ':')
 }
@@ -339,9 +341,12 @@ groups:
         let groups = load("r.yml", text, INTERVAL_DEFAULT, &check).unwrap();
         assert_eq!((groups[0].interval, groups[0].limit), (Duration::from_secs(5), 3));
         let rule = &groups[0].rules[1];
-        let minute = Duration::from_secs(60);
+        let minute = Duration::from_mins(1);
         assert_eq!(rule.kind, RuleKind::Alerting { hold: minute, keep_firing: minute / 2 });
-        assert_eq!(rule.labels, BTreeMap::from([("severity", "critical"), ("team", "db")].map(|(a, b)| (a.into(), b.into()))));
+        assert_eq!(
+            rule.labels,
+            BTreeMap::from([("severity", "critical"), ("team", "db")].map(|(a, b)| (a.into(), b.into())))
+        );
         assert_ne!(rule.id(), groups[0].rules[0].id());
         assert!(load("r.yml", "", INTERVAL_DEFAULT, &check).unwrap().is_empty());
     }

@@ -21,7 +21,7 @@ mod tests {
     fn shipped_rules_load_and_say_what_to_do() {
         let mut names = BTreeSet::new();
         for (file, text) in FILES {
-            let groups = load(file, text, Duration::from_secs(60), &|_| Ok(())).unwrap();
+            let groups = load(file, text, Duration::from_mins(1), &|_| Ok(())).unwrap();
             for rule in groups.iter().flat_map(|group| &group.rules) {
                 assert!(names.insert(rule.name.clone()), "{} stands twice", rule.name);
                 let severity = rule.labels["severity"].as_str();
@@ -31,7 +31,9 @@ mod tests {
                 }
             }
         }
-        for wanted in ["NoLeader", "SplitBrain", "ReplicaBroken", "ReplicationLagHigh", "DcsQuorumLost", "TargetMissing"] {
+        for wanted in
+            ["NoLeader", "SplitBrain", "ReplicaBroken", "ReplicationLagHigh", "DcsQuorumLost", "TargetMissing"]
+        {
             assert!(names.contains(wanted), "{wanted}");
         }
     }

@@ -15,8 +15,8 @@ mod tests;
 
 use crate::model::Labels;
 
-pub(crate) use format::go_float;
 pub use format::format_value;
+pub(crate) use format::go_float;
 pub(crate) use functions::escape_query;
 pub use value::{MapKind, Value};
 

@@ -85,8 +85,7 @@ impl StateStore {
             Err(OpenFailure::Refused(error)) => return Err(error),
             Err(OpenFailure::Damaged) => {
                 let aside = dir.join(format!("state.redb.damaged-{}", now.millis()));
-                std::fs::rename(&path, &aside)
-                    .map_err(|source| StateError::SetAside { path: path.clone(), source })?;
+                std::fs::rename(&path, &aside).map_err(|source| StateError::SetAside { path: path.clone(), source })?;
                 set_aside = Some(aside);
                 match open_checked(&path) {
                     Ok(database) => database,
@@ -209,8 +208,7 @@ impl fmt::Debug for WriteTx {
 impl WriteTx {
     /// Inserts or replaces a row.
     pub fn put<T: Serialize>(&self, table: &Table<T>, key: &str, value: &T) -> Result<(), StateError> {
-        let bytes =
-            serde_json::to_vec(value).map_err(|source| StateError::Encode { table: table.name(), source })?;
+        let bytes = serde_json::to_vec(value).map_err(|source| StateError::Encode { table: table.name(), source })?;
         let failed = engine("write a row");
         let mut rows = self.0.open_table(definition(table.name())).map_err(|error| failed(error.into()))?;
         rows.insert(key, bytes.as_slice()).map_err(|error| failed(error.into()))?;

@@ -9,3 +9,8 @@ mod layers;
 mod log_formats;
 mod recordings;
 mod postgres_versions;
+mod alerting;
+mod layers;
+mod peers;
+mod smtp;
+mod webhook;

@@ -57,7 +57,7 @@ pub(crate) async fn serve() -> Server {
     let config: AlertingConfig = yaml::from_node("c.yml", &root).unwrap();
     let options = AlertingOptions {
         external_url: "http://d".to_owned(),
-        rules: load("r.yml", RULES, Duration::from_secs(60), &|_| Ok(())).unwrap(),
+        rules: load("r.yml", RULES, Duration::from_mins(1), &|_| Ok(())).unwrap(),
         config: config.compile("c.yml", &root).unwrap(),
         ..AlertingOptions::default()
     };

@@ -1,9 +1,9 @@
 use super::*;
 use crate::model::Labels;
-use crate::platform::yaml;
 use crate::notify::AlertingConfig;
 use crate::notify::outbox::Delivery;
 use crate::notify::retry::Outcome;
+use crate::platform::yaml;
 use crate::rules::load;
 
 const CONFIG: &str = "
@@ -34,7 +34,7 @@ fn open(dir: &std::path::Path) -> Alerting {
     let options = AlertingOptions {
         external_url: "http://daraji.example.org".to_owned(),
         external_labels: Labels::default(),
-        rules: load("r.yml", RULES, Duration::from_secs(60), &|_| Ok(())).unwrap(),
+        rules: load("r.yml", RULES, Duration::from_mins(1), &|_| Ok(())).unwrap(),
         config: config(CONFIG),
     };
     Alerting::open(store, options).unwrap()
@@ -203,7 +203,8 @@ fn silences_and_posted_alerts_are_durable() {
         annotations: std::collections::BTreeMap::new(),
     };
     let id = alerting.set_silence(silence, at(0)).unwrap();
-    let alert = |name: &str| PostedAlert { labels: Labels::from_pairs([("alertname", name)]), ..PostedAlert::default() };
+    let alert =
+        |name: &str| PostedAlert { labels: Labels::from_pairs([("alertname", name)]), ..PostedAlert::default() };
     let refused = alerting.post_alerts(vec![alert("A"), PostedAlert::default()], at(0)).unwrap();
     assert_eq!(refused.len(), 1);
     drop(alerting);

@@ -51,7 +51,7 @@ groups:
 ";
 
 fn rule_set(text: &str) -> RuleSet {
-    let groups = load("r.yml", text, Duration::from_secs(60), &|_| Ok(())).unwrap();
+    let groups = load("r.yml", text, Duration::from_mins(1), &|_| Ok(())).unwrap();
     RuleSet::new(groups, RuleOptions { external_url: "http://d/".to_owned(), ..RuleOptions::default() })
 }
 
@@ -203,7 +203,8 @@ groups:
 fn slots_are_kept_skipped_and_survive_a_clock_set_back() {
     let mut set = rule_set(HOLD);
     let mut data = Fake::default();
-    for (seconds, evaluated) in [(3, 1), (4, 0), (9, 0), (10, 1), (12, 0), (45, 1), (49, 0), (50, 1), (-7200, 1), (-7199, 0)]
+    for (seconds, evaluated) in
+        [(3, 1), (4, 0), (9, 0), (10, 1), (12, 0), (45, 1), (49, 0), (50, 1), (-7200, 1), (-7199, 0)]
     {
         assert_eq!(set.evaluate(at(seconds), &mut data).groups_evaluated, evaluated, "at {seconds}");
     }

@@ -204,7 +204,7 @@ impl<'a> Exec<'a> {
             arguments.push(self.operand(operand, dot)?);
         }
         arguments.extend(piped);
-        call(name, arguments, self.context).map_err(|message| format!("error calling {name}: {message}"))
+        call(name, &arguments, self.context).map_err(|message| format!("error calling {name}: {message}"))
     }
 
     /// `and` and `or` stop at the first argument that decides.
@@ -236,8 +236,8 @@ impl<'a> Exec<'a> {
             }
             Operand::Paren(pipeline, fields) => (self.pipeline(pipeline, dot)?, fields.as_slice()),
             Operand::Function(name) => {
-                let value = call(name, Vec::new(), self.context)
-                    .map_err(|message| format!("error calling {name}: {message}"))?;
+                let value =
+                    call(name, &[], self.context).map_err(|message| format!("error calling {name}: {message}"))?;
                 (value, &[][..])
             }
             Operand::Text(text) => (Value::Str(text.clone()), &[][..]),

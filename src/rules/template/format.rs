@@ -71,7 +71,7 @@ fn go_exponent(text: &str) -> String {
     format!("{mantissa}e{sign}{digits:0>2}")
 }
 
-struct Verb {
+struct Directive {
     minus: bool,
     plus: bool,
     zero: bool,
@@ -102,33 +102,33 @@ pub(super) fn sprintf(format: &str, arguments: &[Value]) -> String {
             continue;
         }
         match arguments.next() {
-            None => output.push_str(&format!("%!{}(MISSING)", verb.verb)),
+            None => output.extend(["%!", verb.verb.to_string().as_str(), "(MISSING)"]),
             Some(value) => output.push_str(&pad(&verb, one(&verb, value))),
         }
     }
     let extra: Vec<_> = arguments.map(|value| format!("{}={}", value.type_name(), format_value(value))).collect();
     if !extra.is_empty() {
-        output.push_str(&format!("%!(EXTRA {})", extra.join(", ")));
+        output.extend(["%!(EXTRA ", &extra.join(", "), ")"]);
     }
     output
 }
 
-fn read_verb(chars: &mut std::iter::Peekable<std::str::Chars<'_>>) -> Option<Verb> {
-    let mut verb = Verb { minus: false, plus: false, zero: false, width: None, precision: None, verb: '%' };
+fn read_verb(chars: &mut std::iter::Peekable<std::str::Chars<'_>>) -> Option<Directive> {
+    let mut directive = Directive { minus: false, plus: false, zero: false, width: None, precision: None, verb: '%' };
     while let Some(flag) = chars.next_if(|c| matches!(c, '-' | '+' | '0' | ' ' | '#')) {
         match flag {
-            '-' => verb.minus = true,
-            '+' => verb.plus = true,
-            '0' => verb.zero = true,
+            '-' => directive.minus = true,
+            '+' => directive.plus = true,
+            '0' => directive.zero = true,
             _ => {}
         }
     }
-    verb.width = read_number(chars);
+    directive.width = read_number(chars);
     if chars.next_if_eq(&'.').is_some() {
-        verb.precision = Some(read_number(chars).unwrap_or(0));
+        directive.precision = Some(read_number(chars).unwrap_or(0));
     }
-    verb.verb = chars.next()?;
-    Some(verb)
+    directive.verb = chars.next()?;
+    Some(directive)
 }
 
 fn read_number(chars: &mut std::iter::Peekable<std::str::Chars<'_>>) -> Option<usize> {
@@ -140,11 +140,11 @@ fn read_number(chars: &mut std::iter::Peekable<std::str::Chars<'_>>) -> Option<u
     number
 }
 
-fn one(verb: &Verb, value: &Value) -> String {
+fn one(verb: &Directive, value: &Value) -> String {
     let plus = |negative: bool, text: String| if verb.plus && !negative { format!("+{text}") } else { text };
     match (verb.verb, value) {
         ('v', Value::Float(number)) => go_float(*number, 'g', verb.precision),
-        ('v', _) => format_value(value),
+        ('v', _) | ('s', Value::Map(..) | Value::List(_)) => format_value(value),
         ('f' | 'F', Value::Float(number)) => plus(*number < 0.0, go_float(*number, 'f', verb.precision.or(Some(6)))),
         ('e', Value::Float(number)) => plus(*number < 0.0, go_float(*number, 'e', verb.precision.or(Some(6)))),
         ('g', Value::Float(number)) => plus(*number < 0.0, go_float(*number, 'g', verb.precision)),
@@ -155,16 +155,15 @@ fn one(verb: &Verb, value: &Value) -> String {
             Some(length) => text.chars().take(length).collect(),
             None => text.clone(),
         },
-        ('s', Value::Map(..) | Value::List(_)) => format_value(value),
         ('q', Value::Str(text)) => format!("{text:?}"),
-        ('x', Value::Str(text)) => text.bytes().map(|byte| format!("{byte:02x}")).collect(),
+        ('x', Value::Str(text)) => crate::store::state::tokens::hex(text.as_bytes()),
         ('t', Value::Bool(value)) => value.to_string(),
         ('T', value) => value.type_name().to_owned(),
         (letter, value) => format!("%!{letter}({}={})", value.type_name(), format_value(value)),
     }
 }
 
-fn pad(verb: &Verb, text: String) -> String {
+fn pad(verb: &Directive, text: String) -> String {
     let missing = verb.width.unwrap_or(0).saturating_sub(text.chars().count());
     if missing == 0 {
         return text;

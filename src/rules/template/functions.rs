@@ -13,10 +13,48 @@ use super::format::{format_value, go_float, sprintf};
 use super::value::{MapKind, Value};
 
 const FUNCTIONS: &[&str] = &[
-    "and", "or", "not", "len", "index", "print", "printf", "println", "html", "urlquery", "eq", "ne", "lt", "le", "gt",
-    "ge", "query", "first", "label", "value", "sortByLabel", "strvalue", "args", "reReplaceAll", "match", "safeHtml",
-    "title", "toUpper", "toLower", "graphLink", "tableLink", "stripPort", "stripDomain", "humanize", "humanize1024",
-    "humanizeDuration", "humanizePercentage", "humanizeTimestamp", "now", "pathPrefix", "externalURL", "parseDuration",
+    "and",
+    "or",
+    "not",
+    "len",
+    "index",
+    "print",
+    "printf",
+    "println",
+    "html",
+    "urlquery",
+    "eq",
+    "ne",
+    "lt",
+    "le",
+    "gt",
+    "ge",
+    "query",
+    "first",
+    "label",
+    "value",
+    "sortByLabel",
+    "strvalue",
+    "args",
+    "reReplaceAll",
+    "match",
+    "safeHtml",
+    "title",
+    "toUpper",
+    "toLower",
+    "graphLink",
+    "tableLink",
+    "stripPort",
+    "stripDomain",
+    "humanize",
+    "humanize1024",
+    "humanizeDuration",
+    "humanizePercentage",
+    "humanizeTimestamp",
+    "now",
+    "pathPrefix",
+    "externalURL",
+    "parseDuration",
     "urlQueryEscape",
 ];
 
@@ -25,9 +63,9 @@ pub(super) fn is_function(name: &str) -> bool {
 }
 
 /// Calls a function; `and` and `or` are evaluated by the caller.
-pub(super) fn call(name: &str, arguments: Vec<Value>, context: &TemplateContext<'_>) -> Result<Value, String> {
+pub(super) fn call(name: &str, arguments: &[Value], context: &TemplateContext<'_>) -> Result<Value, String> {
     let text = |value: String| Ok(Value::Str(value));
-    match (name, arguments.as_slice()) {
+    match (name, arguments) {
         ("not", [value]) => Ok(Value::Bool(!value.is_true())),
         ("len", [value]) => length(value),
         ("index", [value, keys @ ..]) => keys.iter().try_fold(value.clone(), index),
@@ -53,7 +91,9 @@ pub(super) fn call(name: &str, arguments: Vec<Value>, context: &TemplateContext<
             let query = context.query.ok_or("queries are not possible here")?;
             Ok(Value::List(query(expr)?.iter().map(|(labels, value)| Value::sample(labels, *value)).collect()))
         }
-        ("first", [Value::List(items)]) => items.first().cloned().ok_or_else(|| "first() called on vector with no elements".to_owned()),
+        ("first", [Value::List(items)]) => {
+            items.first().cloned().ok_or_else(|| "first() called on vector with no elements".to_owned())
+        }
         ("label", [Value::Str(name), sample]) => sample.field("Labels")?.field(name),
         ("value", [sample]) => sample.field("Value"),
         ("strvalue", [sample]) => sample.field("Labels")?.field("__value__"),
@@ -65,7 +105,7 @@ pub(super) fn call(name: &str, arguments: Vec<Value>, context: &TemplateContext<
         ("now", []) => Ok(Value::Float(context.now_seconds)),
         ("externalURL", []) => text(context.external_url.to_owned()),
         ("pathPrefix", []) => text(path_prefix(context.external_url)),
-        _ => call_text(name, &arguments),
+        _ => call_text(name, arguments),
     }
 }
 
@@ -183,7 +223,7 @@ pub(crate) fn escape_query(text: &str) -> String {
         match byte {
             b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => output.push(char::from(byte)),
             b' ' => output.push('+'),
-            _ => output.push_str(&format!("%{byte:02X}")),
+            _ => output.extend(["%", &format!("{byte:02X}")]),
         }
     }
     output

@@ -100,10 +100,9 @@ fn action_length(body: &str) -> Option<usize> {
             Some('"') if escaped => escaped = false,
             Some('"') if c == '\\' => escaped = true,
             Some(open) if c == open => quote = None,
-            Some(_) => {}
             None if c == '"' || c == '`' => quote = Some(c),
             None if c == '}' && previous == '}' => return Some(at - 1),
-            None => {}
+            _ => {}
         }
         previous = if quote.is_some() { ' ' } else { c };
     }

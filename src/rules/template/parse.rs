@@ -46,9 +46,9 @@ pub(super) enum Operand {
 }
 
 /// How a list of nodes ended.
-enum End {
+enum Stop {
     Text,
-    End,
+    Closed,
     Else { line: usize, rest: Vec<Spaced> },
 }
 
@@ -64,9 +64,9 @@ pub(super) fn parse(text: &str, variables: &[&str]) -> Result<Template, Template
     };
     let (root, end) = parser.nodes()?;
     match end {
-        End::Text => {}
-        End::End => return Err(parser.error("unexpected {{end}}")),
-        End::Else { .. } => return Err(parser.error("unexpected {{else}}")),
+        Stop::Text => {}
+        Stop::Closed => return Err(parser.error("unexpected {{end}}")),
+        Stop::Else { .. } => return Err(parser.error("unexpected {{else}}")),
     }
     if let Some((line, name)) = parser.called.iter().find(|(_, name)| !parser.defined.contains_key(name)) {
         return Err(TemplateError { line: *line, message: format!("template {name:?} not defined") });
@@ -97,7 +97,7 @@ impl Parser {
         if self.depth > DEPTH_MAX { Err(self.error(format!("nested deeper than {DEPTH_MAX}"))) } else { Ok(()) }
     }
 
-    fn nodes(&mut self) -> Result<(Vec<Node>, End), TemplateError> {
+    fn nodes(&mut self) -> Result<(Vec<Node>, Stop), TemplateError> {
         self.enter()?;
         let mut nodes = Vec::new();
         while let Some(piece) = self.pieces.next() {
@@ -117,12 +117,12 @@ impl Parser {
             match keyword.as_str() {
                 "end" => {
                     self.depth -= 1;
-                    return Ok((nodes, End::End));
+                    return Ok((nodes, Stop::Closed));
                 }
                 "else" => {
                     tokens.next();
                     self.depth -= 1;
-                    return Ok((nodes, End::Else { line, rest: tokens.collect() }));
+                    return Ok((nodes, Stop::Else { line, rest: tokens.collect() }));
                 }
                 "if" | "with" | "range" => {
                     tokens.next();
@@ -144,7 +144,7 @@ impl Parser {
             }
         }
         self.depth -= 1;
-        Ok((nodes, End::Text))
+        Ok((nodes, Stop::Text))
     }
 
     fn block(&mut self, keyword: &str, line: usize, mut tokens: Tokens) -> Result<Node, TemplateError> {
@@ -155,16 +155,18 @@ impl Parser {
         let (then, end) = self.nodes()?;
         self.loops -= usize::from(keyword == "range");
         let otherwise = match end {
-            End::Text => return Err(TemplateError { line, message: format!("{{{{{keyword}}}}} without {{{{end}}}}") }),
-            End::End => Vec::new(),
-            End::Else { rest, .. } if rest.is_empty() => {
+            Stop::Text => {
+                return Err(TemplateError { line, message: format!("{{{{{keyword}}}}} without {{{{end}}}}") });
+            }
+            Stop::Closed => Vec::new(),
+            Stop::Else { rest, .. } if rest.is_empty() => {
                 let (otherwise, end) = self.nodes()?;
                 match end {
-                    End::End => otherwise,
+                    Stop::Closed => otherwise,
                     _ => return Err(self.error("expected {{end}}")),
                 }
             }
-            End::Else { line, rest } => {
+            Stop::Else { line, rest } => {
                 let mut rest = rest.into_iter().peekable();
                 match rest.next().map(|spaced| spaced.token) {
                     Some(Token::Word(word)) if word == keyword && keyword != "range" => {
@@ -195,7 +197,7 @@ impl Parser {
         let outer = std::mem::replace(&mut self.scope, vec![String::new()]);
         let (body, end) = self.nodes()?;
         self.scope = outer;
-        if !matches!(end, End::End) {
+        if !matches!(end, Stop::Closed) {
             return Err(self.error("{{define}} without {{end}}"));
         }
         self.defined.insert(name, body);
@@ -314,9 +316,7 @@ impl Parser {
 /// `.a.b` directly behind an operand.
 fn fields(tokens: &mut Tokens) -> Vec<String> {
     let mut names = Vec::new();
-    while let Some(spaced) =
-        tokens.next_if(|spaced| !spaced.after_space && matches!(spaced.token, Token::Field(_)))
-    {
+    while let Some(spaced) = tokens.next_if(|spaced| !spaced.after_space && matches!(spaced.token, Token::Field(_))) {
         if let Token::Field(name) = spaced.token {
             names.push(name);
         }

@@ -1,14 +1,11 @@
-//! Expected texts were produced with Go's text/template and Prometheus' functions.
+//! Expected texts are those that Prometheus' promtool gives for the same templates.
 
 use super::*;
 
 fn render_with(text: &str, value: f64) -> Result<String, TemplateError> {
     let labels = Value::strings([("instance", "db1.example.org:5432"), ("a", "1"), ("b", "<x>")]);
     let query = |expr: &str| match expr {
-        "two" => Ok(vec![
-            (Labels::from_pairs([("x", "b")]), 2.0),
-            (Labels::from_pairs([("x", "a")]), 1.0),
-        ]),
+        "two" => Ok(vec![(Labels::from_pairs([("x", "b")]), 2.0), (Labels::from_pairs([("x", "a")]), 1.0)]),
         "none" => Ok(Vec::new()),
         _ => Err("cannot parse".to_owned()),
     };
@@ -50,7 +47,11 @@ fn templates_of_rules() {
         ("a {{- \" b \" -}} c", 0.0, "a b c"),
         ("a {{/* no */}} c", 0.0, "a  c"),
         ("a {{- /* no */ -}} c", 0.0, "ac"),
-        ("{{ range $i, $e := query \"two\" | sortByLabel \"x\" }}{{ $i }}{{ .Labels.x }}{{ $e.Value }} {{ end }}", 0.0, "0a1 1b2 "),
+        (
+            "{{ range $i, $e := query \"two\" | sortByLabel \"x\" }}{{ $i }}{{ .Labels.x }}{{ $e.Value }} {{ end }}",
+            0.0,
+            "0a1 1b2 ",
+        ),
         ("{{ with query \"two\" }}{{ . | first | value | humanize }}{{ end }}", 0.0, "2"),
         ("{{ with query \"none\" }}x{{ else }}no data{{ end }}", 0.0, "no data"),
         ("{{ query \"two\" | first | label \"x\" }}", 0.0, "b"),
@@ -63,9 +64,21 @@ fn templates_of_rules() {
         ("{{ $labels.instance | stripDomain }} {{ stripPort \"[::1]:9\" }}", 0.0, "db1:5432 ::1"),
         ("{{ reReplaceAll \"(.)b\" \"${1}x\" \"abcb\" }} {{ match \"^a\" \"abc\" }}", 0.0, "axcx true"),
         ("{{ parseDuration \"1h30m\" }} {{ pathPrefix }} {{ html $labels.b }}", 0.0, "5400 /base &lt;x&gt;"),
-        ("{{ humanize 1048576.0 }} {{ humanize1024 1048576.0 }} {{ humanize 0.00123 }} {{ humanize 0 }}", 0.0, "1.049M 1Mi 1.23m 0"),
-        ("{{ humanizeDuration 135.3563 }} {{ humanizeDuration 100000 }} {{ humanizeDuration 0.012 }} {{ humanizeDuration 59.5 }}", 0.0, "2m 15s 1d 3h 46m 40s 12ms 59.5s"),
-        ("{{ humanizePercentage 0.959 }} {{ humanizeTimestamp 1643114203 }}", 0.0, "95.9% 2022-01-25 12:36:43 +0000 UTC"),
+        (
+            "{{ humanize 1048576.0 }} {{ humanize1024 1048576.0 }} {{ humanize 0.00123 }} {{ humanize 0 }}",
+            0.0,
+            "1.049M 1Mi 1.23m 0",
+        ),
+        (
+            "{{ humanizeDuration 135.3563 }} {{ humanizeDuration 100000 }} {{ humanizeDuration 0.012 }} {{ humanizeDuration 59.5 }}",
+            0.0,
+            "2m 15s 1d 3h 46m 40s 12ms 59.5s",
+        ),
+        (
+            "{{ humanizePercentage 0.959 }} {{ humanizeTimestamp 1643114203 }}",
+            0.0,
+            "95.9% 2022-01-25 12:36:43 +0000 UTC",
+        ),
     ] {
         assert_eq!(render_with(text, value).as_deref(), Ok(expected), "{text}");
     }
@@ -104,7 +117,10 @@ fn mistakes_that_only_values_show_stop_the_rendering() {
         ("{{ query \"none\" | first }}", "error calling first: first() called on vector with no elements"),
         ("{{ range 100000 }}{{ range 100000 }}{{ end }}{{ end }}", "more than 100000 steps"),
         ("{{ range 9000 }}0123456789{{ end }}", "output is longer than 65536 bytes"),
-        ("{{ define \"t\" }}{{ template \"t\" }}{{ end }}{{ template \"t\" }}", "templates call each other deeper than 30"),
+        (
+            "{{ define \"t\" }}{{ template \"t\" }}{{ end }}{{ template \"t\" }}",
+            "templates call each other deeper than 30",
+        ),
     ] {
         assert_eq!(render_with(text, 1.0).unwrap_err().message, message, "{text}");
     }

@@ -79,7 +79,7 @@ impl StateStore {
     /// Ends a token's life at once; says whether there was one of this name.
     pub fn revoke_token(&self, name: &str) -> Result<bool, StateError> {
         self.write(|tx| {
-            for (key, _) in tx.scan(&TOKENS, "", TOKENS_MAX)?.iter().filter(|(_, token)| token.name == name) {
+            if let Some((key, _)) = tx.scan(&TOKENS, "", TOKENS_MAX)?.iter().find(|(_, token)| token.name == name) {
                 tx.delete(&TOKENS, key)?;
                 return Ok(true);
             }
