@@ -67,7 +67,7 @@ fn data() -> Vec<Sample> {
     let mut random = 12345u64;
     let mut next = || {
         random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (random >> 33) as f64 / f64::from(1 << 31)
+        (random >> 33) as f64 / 2_147_483_648.0
     };
     for (series, member) in ["n1", "n2", "n3"].into_iter().enumerate() {
         let (mut counter, mut buckets) = (0.0, [0.0; 4]);
@@ -77,18 +77,16 @@ fn data() -> Vec<Sample> {
                 let labels = Labels::metric(name, &[&[("member", member), ("cluster", "c1")], extra].concat());
                 samples.push(Sample::new(labels, at, value));
             };
-            counter = if tick % 47 == 46 { 0.0 } else { counter + (next() * 100.0).floor() };
+            buckets.iter_mut().for_each(|bucket| *bucket += (next() * 5.0).floor());
+            let (gauge, step) = ((next() - 0.5) * 50.0, (next() * 100.0).floor());
+            counter = if tick % 47 == 46 { 0.0 } else { counter + step };
             push("requests_total", &[], counter);
             if !(series == 1 && (40..60).contains(&tick)) {
-                push("temperature", &[], (next() - 0.5) * 50.0);
+                push("temperature", &[], gauge);
             }
             let up = if series == 2 && tick == 100 { STALE_NAN } else { 1.0 };
             if !(series == 2 && tick > 100) {
                 push("up", &[("job", "pg")], up);
-            }
-            for (bucket, le) in buckets.iter_mut().zip(["0.1", "0.5", "1", "+Inf"]) {
-                *bucket += (next() * 5.0).floor();
-                let _ = le;
             }
             let mut total = 0.0;
             for (bucket, le) in buckets.iter().zip(["0.1", "0.5", "1", "+Inf"]) {
