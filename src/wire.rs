@@ -1,3 +1,5 @@
 //! Byte formats of others, to and from the model. Pure: bytes in, values out; every parser is bounded and fuzzed.
 
 pub mod agent;
+pub mod exposition;
+pub mod remote_write;

@@ -38,6 +38,7 @@ use crate::store::metrics::block::{Block, BlockWriter, EXTENSION};
 use crate::store::metrics::head::{Fate, Frozen, Head, WINDOW_MS, window_start};
 use crate::store::metrics::select::IndexCache;
 use crate::store::metrics::wal::{Frame, Wal};
+use crate::wire::exposition::FamilyMetadata;
 
 pub use block::BlockError;
 pub use chunk::Point;
@@ -49,6 +50,9 @@ const FUTURE_MAX: Duration = Duration::from_secs(600);
 const LATE_WINDOW_AGE_MAX_MS: i64 = 3600 * 1000;
 /// A late window that was not written to for this long is moved to a block.
 const LATE_WINDOW_IDLE_MS: i64 = 300 * 1000;
+
+/// Metric families whose metadata is remembered.
+const METADATA_FAMILIES_MAX: usize = 50_000;
 
 /// Bounds of the store.
 #[derive(Clone, Debug)]
@@ -175,6 +179,8 @@ pub struct MetricStore {
     next_block: AtomicU64,
     samples_appended: AtomicU64,
     blocks_damaged: AtomicU64,
+    /// What exporters say about metric families; in memory only, since every scrape says it again.
+    metadata: RwLock<BTreeMap<String, FamilyMetadata>>,
     max_ms: std::sync::atomic::AtomicI64,
 }
 
@@ -231,6 +237,7 @@ impl MetricStore {
             next_block: AtomicU64::new(next_block),
             samples_appended: AtomicU64::new(0),
             blocks_damaged: AtomicU64::new(0),
+            metadata: RwLock::default(),
             max_ms: max_ms.into(),
         };
         Ok((store, recovery))
@@ -427,6 +434,29 @@ impl MetricStore {
             blocks_damaged: self.blocks_damaged.load(Ordering::Relaxed),
             min_ms: earliest,
             max_ms: earliest.map(|_| self.max_ms.load(Ordering::Relaxed)),
+        }
+    }
+
+    /// Remembers what an exporter says about its metric families; the last word counts.
+    pub fn set_metadata(&self, families: &BTreeMap<String, FamilyMetadata>) {
+        let known = families.iter().all(|(name, family)| self.metadata.read().get(name) == Some(family));
+        if known {
+            return;
+        }
+        let mut metadata = self.metadata.write();
+        for (name, family) in families {
+            if metadata.len() < METADATA_FAMILIES_MAX || metadata.contains_key(name) {
+                metadata.insert(name.clone(), family.clone());
+            }
+        }
+    }
+
+    /// What is known about metric families, by name; all, or the named one.
+    pub fn metadata(&self, name: Option<&str>) -> BTreeMap<String, FamilyMetadata> {
+        let metadata = self.metadata.read();
+        match name {
+            None => metadata.clone(),
+            Some(name) => metadata.get_key_value(name).map(|(k, v)| (k.clone(), v.clone())).into_iter().collect(),
         }
     }
 

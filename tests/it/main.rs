@@ -14,3 +14,8 @@ mod layers;
 mod peers;
 mod smtp;
 mod webhook;
+mod crash_metrics;
+mod layers;
+mod prometheus_api;
+mod promql_oracle;
+mod promql_scripts;

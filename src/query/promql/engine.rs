@@ -239,7 +239,9 @@ impl Engine {
         let notes = Notes::default();
         let steps = usize::try_from(intervals).unwrap_or(0) + 1;
         let grid = Grid { start_ms, step_ms, steps };
-        let evaluator = self.evaluator(source, grid, limits, (&budget, &notes));
+        let mut evaluator = self.evaluator(source, grid, limits, (&budget, &notes));
+        // `@ end()` is the end that was asked for, which the last step need not reach.
+        evaluator.query_range = (start_ms, end_ms);
         let columns = match evaluator.eval(expr)? {
             Val::Scalar(values) => vec![Column { labels: Labels::default(), values }],
             Val::Vector(columns) => columns,

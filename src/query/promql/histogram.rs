@@ -68,8 +68,8 @@ fn prepare(buckets: &mut Vec<Bucket>) -> bool {
     if buckets.last().is_none_or(|last| last.bound != f64::INFINITY) {
         return false;
     }
-    let mut before = f64::NEG_INFINITY;
-    for bucket in buckets.iter_mut() {
+    let mut before = buckets.first().map_or(0.0, |bucket| bucket.count);
+    for bucket in buckets.iter_mut().skip(1) {
         let close = (bucket.count - before).abs() <= TOLERANCE * before.abs().max(bucket.count.abs());
         if bucket.count < before || close {
             bucket.count = before;
