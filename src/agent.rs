@@ -4,15 +4,12 @@ mod push;
 
 use std::fmt;
 use std::path::PathBuf;
-use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context as _;
 use serde::Deserialize;
 use tokio::sync::mpsc;
 
-use crate::collect::host::HostCollector;
 use crate::collect::logs::LogSource;
 use crate::collect::logs::ship::{SampleHook, SharedStatus, Ship, ShipConfig, ShipError};
 use crate::intake::spool::SpoolOptions;
@@ -21,8 +18,8 @@ use crate::platform::clock::Clock;
 use crate::platform::disk::Disk;
 use crate::platform::http_client::HttpError;
 use crate::platform::tasks::{TaskGroup, blocking};
+use crate::platform::units;
 use crate::platform::yaml::{self, Problem};
-use crate::platform::{telemetry, units};
 
 pub use push::PushSender;
 
@@ -184,15 +181,4 @@ mod tests {
         assert!(problems[0].contains("did you mean \"server\""), "{problems:?}");
         assert!(problems.iter().any(|problem| problem.contains("\"Mars\" is not a time zone")), "{problems:?}");
     }
-}
-
-/// Statistics of this host, if they are wanted.
-fn host_hook(config: &AgentConfig) -> Option<SampleHook> {
-    if !config.host {
-        return None;
-    }
-    let labels = [("cluster", config.cluster.as_str()), ("member", config.member.as_str()), ("job", "node")];
-    let labels = Labels::from_pairs(labels.into_iter().chain([("instance", config.member.as_str())]));
-    let collector = HostCollector::new("/proc", "/sys", labels);
-    Some(Box::new(move |now| collector.collect(now)))
 }

@@ -3,6 +3,7 @@
 //! Data goes to stdout, everything else to stderr. Exit codes: 0 fine, 1 failed (for `status`: something is critical),
 //! 2 usage or configuration.
 
+mod agent;
 mod check;
 mod client;
 mod logs;
@@ -40,7 +41,7 @@ enum Command {
     /// Run the server
     Serve(ServeArgs),
     /// Run on a database host: tail logs, read OS statistics, push to the server, spool while it is away
-    Agent(AgentArgs),
+    Agent(agent::AgentArgs),
     /// Check configuration, rule and agent files: every problem with file, line and column
     Check(check::CheckArgs),
     /// Run rule unit tests in promtool's `test rules` format
@@ -78,19 +79,6 @@ pub struct ServeArgs {
     pub data: Option<PathBuf>,
 }
 
-/// What `daraji agent` takes.
-#[derive(Debug, Clone, Args)]
-#[command(after_help = "Example:
-  daraji agent --config /etc/daraji/agent.yml --server https://monitor:7432")]
-pub struct AgentArgs {
-    /// URL of the server; overrides the file
-    #[arg(long, value_name = "URL")]
-    pub server: Option<String>,
-    /// Configuration file of the agent
-    #[arg(long, env = "DARAJI_AGENT_CONFIG", value_name = "FILE")]
-    pub config: PathBuf,
-}
-
 /// How to print results.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Output {
@@ -112,7 +100,7 @@ pub async fn run() -> ExitCode {
     let clock = Clock::system();
     let result = match cli.command {
         Command::Serve(args) => crate::serve::main(args, clock).await,
-        Command::Agent(args) => crate::agent::main(args.config, args.server, clock).await,
+        Command::Agent(args) => agent::run(args, clock).await,
         Command::Check(args) => check::check(&args),
         Command::Test(args) => check::test(&args),
         Command::Query(args) => query::run(args, &clock).await,

@@ -30,6 +30,7 @@ use crate::model::Timestamp;
 use crate::notify::Alerting;
 use crate::platform::clock::Clock;
 use crate::platform::telemetry::Telemetry;
+use crate::query::promql::Engine;
 use crate::store::logs::LogStore;
 use crate::store::metrics::MetricStore;
 use crate::store::state::StateStore;
@@ -67,12 +68,6 @@ pub fn router(parts: Parts) -> Router {
         targets: parts.targets.clone(),
         tokens: parts.tokens.clone(),
     };
-    let push = agent_push::AgentPush {
-        clock: parts.clock.clone(),
-        intake: parts.intake,
-        logs: parts.logs,
-        targets: parts.targets,
-    };
     let alertmanager = alertmanager_api::AlertmanagerApi {
         alerting: Arc::clone(&parts.alerting),
         clock: parts.clock.clone(),
@@ -80,10 +75,18 @@ pub fn router(parts: Parts) -> Router {
         revision: option_env!("DARAJI_REVISION").unwrap_or(""),
     };
     let rules = rules_api::router(Arc::clone(&parts.alerting));
+    let prometheus = prometheus_api::PrometheusState::new(parts.metrics, Engine::default(), parts.clock.clone());
+    let push = agent_push::AgentPush {
+        clock: parts.clock,
+        intake: parts.intake,
+        logs: parts.logs,
+        targets: parts.targets,
+    };
     let reload = parts.reload;
     Router::new()
         .merge(alertmanager_api::router(alertmanager))
         .merge(rules)
+        .merge(prometheus_api::router(prometheus))
         .merge(v1::router(own))
         .route("/metrics", get(metrics).with_state(parts.telemetry))
         .route("/-/healthy", get(|| async { "daraji is healthy.\n" }))
@@ -107,5 +110,3 @@ async fn reload_configuration(State(reload): State<watch::Sender<()>>) -> Status
     reload.send_replace(());
     StatusCode::ACCEPTED
 }
-
-pub mod prometheus_api;

@@ -4,14 +4,19 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use clap::Args;
 
 use super::{complain, say};
 use crate::agent::AgentConfig;
 use crate::config;
+use crate::model::{Labels, Sample, Timestamp};
+use crate::platform::error::chain;
 use crate::platform::yaml::{self, Problem};
-use crate::query::promql;
-use crate::rules;
+use crate::query::promql::{self, MemorySource};
+use crate::rules::test_runner::{self, TestEngine};
+use crate::rules::{self, RuleData};
+use crate::store::metrics::Series;
 
 #[derive(Debug, Args)]
 #[command(after_help = "The kind of a file is found out: a file with `groups` holds rules, one with `server` configures an agent,
@@ -64,6 +69,59 @@ pub(super) struct TestArgs {
     files: Vec<PathBuf>,
 }
 
-pub(super) fn test(_args: &TestArgs) -> anyhow::Result<ExitCode> {
-    anyhow::bail!("stub")
+pub(super) fn test(args: &TestArgs) -> anyhow::Result<ExitCode> {
+    let mut failed = 0;
+    for path in &args.files {
+        let name = path.display().to_string();
+        let text = std::fs::read_to_string(path).with_context(|| format!("read {name}"))?;
+        let base = path.parent().unwrap_or(Path::new("."));
+        let engine = TestEngine {
+            new_store: &|| Box::new(MemoryData::default()),
+            check: &|expr| promql::parse(expr).map(drop).map_err(|error| error.to_string()),
+            read_file: &|file| std::fs::read_to_string(base.join(file)).map_err(|error| format!("{file}: {error}")),
+        };
+        match test_runner::run(&name, &text, &engine) {
+            Ok(report) if report.failures.is_empty() => say(&format!("{name}: {} tests passed", report.tests)),
+            Ok(report) => {
+                failed += report.failures.len();
+                for failure in report.failures {
+                    complain(&format!("{name}: {failure}"));
+                }
+            }
+            Err(problems) => {
+                for problem in problems {
+                    complain(&problem.to_string());
+                }
+                return Ok(ExitCode::from(2));
+            }
+        }
+    }
+    Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Series in memory with PromQL over them.
+#[derive(Default)]
+struct MemoryData {
+    source: MemorySource,
+    engine: promql::Engine,
+}
+
+impl RuleData for MemoryData {
+    fn query(&self, expr: &str, at: Timestamp) -> Result<Vec<(Labels, f64)>, String> {
+        let output = self.engine.instant_text(&self.source, expr, at).map_err(|error| chain(&error))?;
+        output.value.into_instant_vector()
+    }
+
+    fn append(&mut self, samples: Vec<Sample>) {
+        for sample in samples {
+            let point = (sample.at.millis(), sample.value);
+            match self.source.series.iter_mut().find(|series| series.labels == sample.labels) {
+                Some(series) => {
+                    let at = series.points.partition_point(|(ms, _)| *ms <= point.0);
+                    series.points.insert(at, point);
+                }
+                None => self.source.series.push(Series { labels: sample.labels, points: vec![point] }),
+            }
+        }
+    }
 }

@@ -33,10 +33,9 @@ pub fn router(parts: AgentPush) -> Router {
     Router::new().route(PUSH_PATH, post(push)).layer(limit).with_state(parts)
 }
 
-/// Numbers a frame for the stores. A generation is random hexadecimal digits; 64 bits of them tell spools apart.
-pub fn origin(agent: &str, generation: &str, seq: u64) -> Origin {
-    let tail: String = generation.chars().rev().take(16).collect::<Vec<_>>().into_iter().rev().collect();
-    Origin { agent: agent.to_owned(), generation: u64::from_str_radix(&tail, 16).unwrap_or(0), seq }
+/// Numbers a frame for the stores.
+pub fn origin(agent: &str, generation: u64, seq: u64) -> Origin {
+    Origin { agent: agent.to_owned(), generation, seq }
 }
 
 async fn push(
@@ -47,7 +46,7 @@ async fn push(
     let push = decode_push(&body).map_err(|error| refused(&chain(&error)))?;
     let now = parts.clock.now();
     for frame in &push.frames {
-        let from = origin(&push.agent, &push.generation, frame.seq);
+        let from = origin(&push.agent, push.generation, frame.seq);
         if parts.logs.high_water(&from.agent, from.generation).is_some_and(|done| done >= frame.seq) {
             continue;
         }
@@ -61,7 +60,7 @@ async fn push(
     parts.targets.heard_agent(agent, push.status.as_ref(), now);
     let about = Batch { samples: samples(&push, &address, now), ..Batch::default() };
     parts.intake.accept(about).await.map_err(|error| ApiError::unavailable(chain(&error)).into_response())?;
-    let from = origin(&push.agent, &push.generation, 0);
+    let from = origin(&push.agent, push.generation, 0);
     Ok(Json(PushAnswer { seq: parts.logs.high_water(&from.agent, from.generation), now: Some(now) }))
 }
 

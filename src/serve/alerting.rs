@@ -30,15 +30,7 @@ struct StoreData {
 impl RuleData for StoreData {
     fn query(&self, expr: &str, at: Timestamp) -> Result<Vec<(Labels, f64)>, String> {
         let output = self.engine.instant_text(&*self.metrics, expr, at).map_err(|error| chain(&error))?;
-        match output.value {
-            promql::Value::Scalar { value, .. } => Ok(vec![(Labels::default(), value)]),
-            promql::Value::Vector(samples) => {
-                Ok(samples.into_iter().map(|sample| (sample.labels, sample.value)).collect())
-            }
-            promql::Value::String { .. } | promql::Value::Matrix(_) => {
-                Err("rule result is not a vector or scalar".to_owned())
-            }
-        }
+        output.value.into_instant_vector()
     }
 
     fn append(&mut self, samples: Vec<Sample>) {

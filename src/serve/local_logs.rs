@@ -26,11 +26,11 @@ impl FrameSender for LocalSender {
         for frame in frames {
             let batch = decode_batch(&frame.body)
                 .map_err(|error| SendError::Refused { seq: frame.seq, reason: chain(&error) })?;
-            let from = origin(&identity.agent, &identity.generation, frame.seq);
+            let from = origin(&identity.agent, identity.generation, frame.seq);
             let accepted = self.intake.accept_from(Some(from), batch).await;
             accepted.map_err(|error| SendError::Retry { reason: chain(&error) })?;
         }
-        let from = origin(&identity.agent, &identity.generation, 0);
+        let from = origin(&identity.agent, identity.generation, 0);
         Ok(Ack { seq: self.logs.high_water(&from.agent, from.generation) })
     }
 }
