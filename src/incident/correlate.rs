@@ -1,7 +1,7 @@
 //! Opening, joining and settling.
 
 use crate::incident::{AlertChange, ClusterIncidents, CorrelatorOptions, IncidentChange, IncidentChangeKind, story};
-use crate::model::cluster::{Cluster, Health, Role, SplitBrainState};
+use crate::model::cluster::{Cluster, Health, Member, Role, SplitBrainState};
 use crate::model::incident::{Impact, Incident, IncidentAlert, IncidentState, Phase, PhaseName};
 use crate::model::{Event, EventSeverity, Timestamp};
 
@@ -278,8 +278,15 @@ fn progress(incident: &mut Incident, cluster: &Cluster, now: Timestamp, outage: 
     let leader = cluster.leader.as_ref().filter(|leader| cluster.writable.contains(leader));
     if let Some(leader) = leader.filter(|_| taken) {
         phase(incident, PhaseName::Promoted, now);
-        let streams = cluster.members.iter().filter(|member| member.name != *leader && member.present);
-        if streams.clone().count() > 0 && streams.clone().all(|member| member.state == "streaming") {
+        // From the new leader, on its timeline: for a moment all still stream from the old one. A member that has left
+        // counts too until it is forgotten: it is the last to return.
+        let follows = |member: &Member| {
+            member.state == "streaming"
+                && member.timeline == cluster.timeline
+                && member.upstream.as_ref().is_none_or(|upstream| upstream == leader)
+        };
+        let mut others = cluster.members.iter().filter(|member| member.name != *leader).peekable();
+        if others.peek().is_some() && others.all(follows) {
             phase(incident, PhaseName::LastReplicaStreaming, now);
         }
     }

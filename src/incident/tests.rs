@@ -130,7 +130,10 @@ fn a_failover_opens_once_and_settles_once() {
     story.event(event(12, "leader_changed", "n2", &[("old", "n1"), ("new", "n2"), ("planned", "false")]));
     story.alert(13, "NoLeader", EventSeverity::Critical, true);
     story.believe(10..13, &belief(Health::Critical, None));
-    story.believe(13..20, &belief(Health::Warning, Some("n2")));
+    // n1 still streams from itself, so to say: it has not seen the new timeline.
+    let mut behind = belief(Health::Warning, Some("n2"));
+    behind.timeline = Some(2);
+    story.believe(13..20, &behind);
     story.alert(20, "NoLeader", EventSeverity::Critical, false);
     story.believe(20..60, &belief(Health::Ok, Some("n2")));
     assert_eq!(story.kinds(), [IncidentChangeKind::Opened, IncidentChangeKind::Settled]);
@@ -149,7 +152,7 @@ fn a_failover_opens_once_and_settles_once() {
             (PhaseName::LeaseExpired, at(10)),
             (PhaseName::LockTaken, at(12)),
             (PhaseName::Promoted, at(13)),
-            (PhaseName::LastReplicaStreaming, at(13)),
+            (PhaseName::LastReplicaStreaming, at(20)),
         ]
     );
     assert_eq!(incident.impact.write_outage_seconds, Some(4.0));

@@ -375,6 +375,8 @@ fn fault_03_a_killed_patroni_loses_the_key_and_splits_the_brain() {
     within(replay.phase(PhaseName::LockTaken).unwrap(), 26.8, 26.9);
     within(replay.phase(PhaseName::Promoted).unwrap(), 27.6, 29.6);
     assert!(incident.impact.split_brain_seconds.unwrap() > 50.0);
+    // The old leader returns last, after the heal at 75 s and a restart as a replica.
+    within(replay.phase(PhaseName::LastReplicaStreaming).unwrap(), 100.0, 106.0);
 }
 
 #[test]
