@@ -41,6 +41,9 @@ pub struct Notified {
     pub at: Timestamp,
     /// When this run of the group was announced first.
     pub opened_at: Timestamp,
+    /// The incident's title as it was then: the subject of the mail thread.
+    #[serde(default)]
+    pub title: Option<String>,
 }
 
 /// A row of [`NFLOG`] to write, or to delete.
@@ -60,6 +63,8 @@ pub struct NotificationDraft {
     pub at: Timestamp,
     /// When this run of the group was announced first: the start of the mail thread.
     pub opened_at: Timestamp,
+    /// The incident's title when it was announced first.
+    pub thread_title: Option<String>,
     pub incident: Option<IncidentNotice>,
     /// Alerts that are left out because the incident explains them.
     pub held_back: Vec<Alert>,
@@ -276,11 +281,15 @@ impl Dispatcher {
             let members = self.members(group, entry.as_ref(), now);
             let Some(reason) = members.reason(entry.as_ref(), group.repeat_interval, now) else { continue };
             let opened_at = entry.as_ref().map_or(now, |entry| entry.opened_at);
+            let known_title = entry.as_ref().and_then(|entry| entry.title.clone());
             let mut firing = entry.map(|entry| entry.firing).unwrap_or_default();
             for alert in &members.resolved {
                 firing.remove(&alert.fingerprint.to_string());
             }
             firing.extend(members.firing.iter().map(|alert| (alert.fingerprint.to_string(), without_details(alert))));
+            let mut all = members.firing.iter().chain(&members.resolved);
+            let incident = all.find_map(|alert| alert.incident.as_deref().cloned());
+            let thread_title = known_title.or_else(|| incident.as_ref().map(|notice| notice.title.clone()));
             let change = (!firing.is_empty()).then(|| Notified {
                 group_key: group.key.clone(),
                 group_labels: group.labels.clone(),
@@ -288,6 +297,7 @@ impl Dispatcher {
                 firing,
                 at: now,
                 opened_at,
+                title: thread_title.clone(),
             });
             match &change {
                 Some(entry) => drop(self.notified.insert(key.clone(), entry.clone())),
@@ -298,7 +308,6 @@ impl Dispatcher {
             if members.firing.is_empty() && resolved.is_empty() {
                 continue;
             }
-            let incident = members.firing.iter().chain(&resolved).find_map(|alert| alert.incident.as_deref().cloned());
             step.drafts.push(NotificationDraft {
                 held_back: self.held_back(group),
                 receiver: group.receiver.clone(),
@@ -310,6 +319,7 @@ impl Dispatcher {
                 reason,
                 at: now,
                 opened_at,
+                thread_title,
                 incident,
             });
         }

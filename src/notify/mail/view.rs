@@ -253,3 +253,120 @@ fn time_of_day(at: Timestamp) -> String {
 fn whole_seconds(duration: Duration) -> String {
     format_duration(Duration::from_secs(duration.as_secs()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::alert::Integration;
+    use crate::model::alert::Annotations;
+    use crate::model::{Event, EventSeverity, Labels};
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_secs(1_764_043_200 + seconds)
+    }
+
+    fn alert(name: &str, member: &str, severity: &str) -> Alert {
+        let labels = [("alertname", name), ("cluster", "demo"), ("member", member), ("severity", severity)];
+        let annotations = Annotations::from([
+            ("summary".to_owned(), format!("{member} of demo does not <follow>")),
+            ("description".to_owned(), "Its PostgreSQL log says why.".to_owned()),
+        ]);
+        Alert::firing(Labels::from_pairs(labels), annotations, at(5))
+    }
+
+    fn draft() -> NotificationDraft {
+        NotificationDraft {
+            receiver: "ops".into(),
+            integration: Integration { kind: "email", index: 0, send_resolved: true },
+            group_key: "{}:{}".into(),
+            group_labels: Labels::default(),
+            firing: vec![alert("ReplicaBroken", "n3", "warning"), alert("DiskSpaceLow", "n1", "warning")],
+            resolved: Vec::new(),
+            reason: "first notification",
+            at: at(10),
+            opened_at: at(10),
+            thread_title: None,
+            incident: None,
+            held_back: Vec::new(),
+        }
+    }
+
+    fn incident(settled: bool) -> NotificationDraft {
+        let event = |second: i64, member: &str, text: &str| Event {
+            id: second.to_string(),
+            time: at(second),
+            cluster: "demo".into(),
+            member: (!member.is_empty()).then(|| member.to_owned()),
+            event: "leader_lost".into(),
+            severity: EventSeverity::Critical,
+            source: "dcs".into(),
+            text: text.into(),
+            fields: std::collections::BTreeMap::new(),
+        };
+        let member = |name: &str, role: &str, writable, lag_bytes| MemberNotice {
+            name: name.into(),
+            role: role.into(),
+            state: "running".into(),
+            writable,
+            timeline: Some(4),
+            lag_bytes,
+        };
+        let notice = IncidentNotice {
+            id: "demo-7".into(),
+            cluster: "demo".into(),
+            title: "n1 lost the leader key, n2 took over".into(),
+            severity: "critical".into(),
+            cause: settled.then(|| "host lost".to_owned()),
+            description: "The lease of n1 ended without being renewed; n2 was promoted 1.9 s later.".into(),
+            opened_at: at(0),
+            settled_at: settled.then(|| at(95)),
+            timeline: vec![
+                event(-1, "", "etcd lost sight of n1"),
+                event(0, "n1", "the leader key of n1 is gone: its lease expired"),
+                event(2, "n2", "n2 holds the leader key <timeline 4>"),
+            ],
+            members: vec![
+                member("n1", "unknown", None, None),
+                member("n2", "primary", Some(true), Some(0)),
+                member("n3", "replica", Some(false), Some(5 << 20)),
+            ],
+            write_outage_seconds: settled.then_some(21.5),
+        };
+        let alert_of_incident = Alert::of_incident(notice.clone(), "https://daraji.example.org");
+        let (firing, resolved) =
+            if settled { (Vec::new(), vec![alert_of_incident]) } else { (vec![alert_of_incident], Vec::new()) };
+        NotificationDraft {
+            firing,
+            resolved,
+            incident: Some(notice),
+            at: at(if settled { 95 } else { 1 }),
+            held_back: vec![alert("MemberDown", "n1", "warning"), alert("NoLeader", "", "critical")],
+            ..draft()
+        }
+    }
+
+    #[test]
+    fn mails_read_well() {
+        insta::with_settings!({snapshot_path => "../../../tests/golden", prepend_module_to_snapshot => false}, {
+            for (name, draft) in [("open", incident(false)), ("settled", incident(true)), ("alerts", draft())] {
+                let (text, html) = render(&draft, "https://daraji.example.org/");
+                insta::assert_snapshot!(format!("mail_{name}_text"), text);
+                insta::assert_snapshot!(format!("mail_{name}_html"), html);
+            }
+        });
+    }
+
+    #[test]
+    fn a_mail_stays_short() {
+        let mut long = incident(false);
+        if let Some(notice) = &mut long.incident {
+            notice.timeline = std::iter::repeat_n(notice.timeline[0].clone(), 500).collect();
+            notice.members = std::iter::repeat_n(notice.members[0].clone(), 500).collect();
+            notice.description = "x".repeat(1 << 20);
+        }
+        long.firing.extend(std::iter::repeat_n(alert("ReplicaBroken", "n3", "warning"), 500));
+        let (text, html) = render(&long, "https://daraji.example.org");
+        assert!(html.len() < 100_000, "mail programs cut longer ones: {}", html.len());
+        assert!(text.contains("(485 earlier lines are in the web page)") && text.contains("and 480 more"), "{text}");
+    }
+}

@@ -1,4 +1,4 @@
-//! Expected texts were produced with Go's text/template and Prometheus' functions.
+//! Expected texts are those that Prometheus' promtool gives for the same templates.
 
 use super::*;
 
