@@ -32,7 +32,7 @@ const SUBJECT_CHARS_MAX: usize = 200;
 /// The subject: the same for all messages of an incident.
 pub fn subject(draft: &NotificationDraft) -> String {
     let (cluster, title) = if let Some(notice) = &draft.incident {
-        (notice.cluster.as_str(), notice.title.clone())
+        (notice.cluster.as_str(), draft.thread_title.clone().unwrap_or_else(|| notice.title.clone()))
     } else {
         let cluster = draft.alerts().map(|alert| alert.label("cluster")).find(|cluster| !cluster.is_empty());
         let mut names: Vec<&str> = draft.alerts().map(crate::model::Alert::name).collect();

@@ -20,7 +20,7 @@ use crate::alert::{AlertStatus, Dispatcher, GroupStatus, NotificationDraft, Sile
 use crate::model::alert::IncidentNotice;
 use crate::model::{Alert, Timestamp};
 use crate::rules::evaluate::{ALERT_STATES, GroupState, StateChange};
-use crate::rules::{RuleData, RuleGroup, RuleSet};
+use crate::rules::{ActiveAlert, AlertPhase, RuleData, RuleGroup, RuleSet};
 use crate::store::state::{StateError, StateStore};
 
 use super::config::{Compiled, Receivers};
@@ -44,10 +44,12 @@ pub struct AlertingOptions {
 }
 
 /// What one round did.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Tick {
     pub groups_evaluated: usize,
     pub notifications: usize,
+    /// Rule alerts that began to fire, went on firing after their expression ended, or ended in this round.
+    pub changed: Vec<ActiveAlert>,
     /// Rules that failed, as `file: group: rule: error`.
     pub errors: Vec<String>,
 }
@@ -157,6 +159,7 @@ impl Alerting {
         let tick = Tick {
             groups_evaluated: evaluation.groups_evaluated,
             notifications: messages.len(),
+            changed: changed(&evaluation.changes),
             errors: evaluation.errors,
         };
         uncommitted.rules.extend(evaluation.changes);
@@ -302,6 +305,11 @@ impl Alerting {
         desk.posted = changed;
         Ok(refused)
     }
+}
+
+fn changed(changes: &[StateChange]) -> Vec<ActiveAlert> {
+    let alerts = changes.iter().filter_map(|(_, change)| change.as_ref());
+    alerts.filter(|alert| alert.phase != AlertPhase::Pending).cloned().collect()
 }
 
 /// The messages of a draft: one for each target, so that one that fails holds up no other.

@@ -229,6 +229,7 @@ mod tests {
             reason: "first notification",
             at,
             opened_at: at,
+            thread_title: None,
             incident: None,
             held_back: Vec::new(),
         }

@@ -285,6 +285,7 @@ mod tests {
             reason: "first notification",
             at: at(10),
             opened_at: at(10),
+            thread_title: None,
             incident: None,
             held_back: Vec::new(),
         }

@@ -77,7 +77,12 @@ fn a_failover_queues_one_opening_and_one_closing_for_each_target_also_across_res
             alerting = open(dir.path());
         }
         let mut data = Down(if second < 40 { vec!["n1"] } else { Vec::new() });
-        let incidents = if second < 2 { Vec::new() } else { vec![failover((second >= 60).then_some(60))] };
+        let mut incidents = if second < 2 { Vec::new() } else { vec![failover((second >= 60).then_some(60))] };
+        if let (true, Some(notice)) = (second > 20, incidents.first_mut()) {
+            // What is known grows, the subject of the thread stays.
+            notice.title = "n1 lost its host, n2 took over".to_owned();
+            notice.cause = Some("host_lost".to_owned());
+        }
         alerting.tick(at(second), &mut data, &incidents).unwrap();
     }
     let mut seen: Vec<String> = Vec::new();
