@@ -1,1 +1,26 @@
-//! PromQL: parser and engine.
+//! PromQL: parser and engine, with the semantics of Prometheus 3 on floats.
+//!
+//! An expression is evaluated once for all steps of a range: a node yields columns, one value per step and series.
+//! Series are decoded one at a time; budget, deadline and cancellation are checked between them.
+
+pub mod ast;
+pub mod format;
+
+mod aggregate;
+mod binary;
+mod calls;
+mod check;
+mod engine;
+mod eval;
+mod functions;
+mod histogram;
+mod lexer;
+mod parser;
+mod source;
+mod window;
+
+pub use ast::{Expr, ValueType};
+pub use engine::{Engine, EngineOptions, InstantSample, Limits, Output, QueryError, RangeSpec, Value};
+pub use lexer::parse_duration_ms;
+pub use parser::{ParseError, parse, parse_selector, parse_series_labels};
+pub use source::{MemorySource, SeriesIter, SeriesSource};

@@ -5,3 +5,8 @@
 mod collect_bad_input;
 mod layers;
 mod postgres_versions;
+mod crash_metrics;
+mod layers;
+mod prometheus_api;
+mod promql_oracle;
+mod promql_scripts;

@@ -1,0 +1,161 @@
+//! Parameters from the query string and, for POST, from the form body, which comes first as in Go.
+
+use std::time::Duration;
+
+use axum::extract::{FromRequest, Request};
+use axum::http::Method;
+
+use super::ApiError;
+use crate::model::{Matcher, Timestamp};
+use crate::query::promql::{parse_duration_ms, parse_selector};
+
+/// Larger forms are refused; dashboards send long expressions, not megabytes.
+const FORM_BYTES_MAX: usize = 4 << 20;
+
+/// Decoded parameters in order.
+#[derive(Debug)]
+pub(super) struct Params(Vec<(String, String)>);
+
+impl<S: Send + Sync> FromRequest<S> for Params {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, _state: &S) -> Result<Self, ApiError> {
+        let query = request.uri().query().unwrap_or("").to_owned();
+        let is_post = request.method() == Method::POST;
+        let mut pairs = Vec::new();
+        if is_post {
+            let body = axum::body::to_bytes(request.into_body(), FORM_BYTES_MAX).await;
+            let body = body.map_err(|error| ApiError::bad_data(format!("error parsing form values: {error}")))?;
+            pairs.extend(decode_form(&body));
+        }
+        pairs.extend(decode_form(query.as_bytes()));
+        Ok(Self(pairs))
+    }
+}
+
+impl Params {
+    pub(super) fn get(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(other, value)| other == name && !value.is_empty()).map(|(_, value)| value.as_str())
+    }
+
+    pub(super) fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        self.0.iter().filter(move |(other, _)| other == name).map(|(_, value)| value.as_str())
+    }
+
+    pub(super) fn time(&self, name: &str) -> Result<Option<Timestamp>, ApiError> {
+        let Some(text) = self.get(name) else { return Ok(None) };
+        parse_time(text).map(Some).ok_or_else(|| {
+            ApiError::bad_parameter(name, format!("cannot parse {text:?} to a valid timestamp"))
+        })
+    }
+
+    pub(super) fn required_time(&self, name: &str) -> Result<Timestamp, ApiError> {
+        let missing = || ApiError::bad_parameter(name, "cannot parse \"\" to a valid timestamp");
+        self.time(name)?.ok_or_else(missing)
+    }
+
+    pub(super) fn duration(&self, name: &str) -> Result<Option<Duration>, ApiError> {
+        let Some(text) = self.get(name) else { return Ok(None) };
+        parse_duration(text).map(Some).ok_or_else(|| {
+            ApiError::bad_parameter(name, format!("cannot parse {text:?} to a valid duration"))
+        })
+    }
+
+    pub(super) fn required_duration(&self, name: &str) -> Result<Duration, ApiError> {
+        let missing = || ApiError::bad_parameter(name, "cannot parse \"\" to a valid duration");
+        self.duration(name)?.ok_or_else(missing)
+    }
+
+    /// 0 means no limit.
+    pub(super) fn limit(&self) -> Result<usize, ApiError> {
+        let text = self.get("limit").unwrap_or("0");
+        text.parse().map_err(|_| ApiError::bad_parameter("limit", "limit must be a non-negative number"))
+    }
+
+    /// `start` and `end` in milliseconds; all time where they are missing.
+    pub(super) fn range_ms(&self) -> Result<(i64, i64), ApiError> {
+        let start = self.time("start")?.unwrap_or(Timestamp::MIN).millis();
+        let end = self.time("end")?.unwrap_or(Timestamp::MAX).millis();
+        if end < start {
+            return Err(ApiError::bad_parameter("end", "end timestamp must not be before start time"));
+        }
+        Ok((start, end))
+    }
+
+    /// The selectors of `match[]`.
+    pub(super) fn selectors(&self) -> Result<Vec<Vec<Matcher>>, ApiError> {
+        let parse = |text| parse_selector(text).map_err(|error| ApiError::bad_parameter("match[]", error));
+        self.all("match[]").map(parse).collect()
+    }
+}
+
+fn parse_time(text: &str) -> Option<Timestamp> {
+    if let Ok(seconds) = text.parse::<f64>() {
+        // Milliseconds are what the store has; rounding here keeps 1.001 from becoming 1.000.
+        return seconds.is_finite().then(|| Timestamp::from_millis(rounded_ms(seconds)));
+    }
+    Timestamp::parse_rfc3339(text).ok()
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "saturates")]
+fn rounded_ms(seconds: f64) -> i64 {
+    (seconds * 1000.0).round() as i64
+}
+
+fn parse_duration(text: &str) -> Option<Duration> {
+    let ms = match text.parse::<f64>() {
+        Ok(seconds) if seconds.is_finite() => rounded_ms(seconds),
+        Ok(_) => return None,
+        Err(_) => parse_duration_ms(text)?,
+    };
+    // A negative step is as wrong as none, and reported as such.
+    Some(Duration::from_millis(u64::try_from(ms).unwrap_or(0)))
+}
+
+/// Decodes `a=b&c=d`; what is not UTF-8 becomes replacement characters.
+fn decode_form(form: &[u8]) -> Vec<(String, String)> {
+    form.split(|byte| *byte == b'&')
+        .filter(|pair| !pair.is_empty())
+        .map(|pair| {
+            let at = pair.iter().position(|byte| *byte == b'=').unwrap_or(pair.len());
+            let (name, value) = pair.split_at_checked(at).unwrap_or((pair, &[]));
+            (decode_text(name), decode_text(value.strip_prefix(b"=").unwrap_or(value)))
+        })
+        .collect()
+}
+
+fn decode_text(encoded: &[u8]) -> String {
+    let mut out = Vec::with_capacity(encoded.len());
+    let mut rest = encoded;
+    while let Some((first, after)) = rest.split_first() {
+        rest = after;
+        let code = after.first_chunk::<2>().and_then(|digits| std::str::from_utf8(digits).ok());
+        match (first, code.and_then(|digits| u8::from_str_radix(digits, 16).ok())) {
+            (b'+', _) => out.push(b' '),
+            (b'%', Some(byte)) => {
+                out.push(byte);
+                rest = after.get(2..).unwrap_or_default();
+            }
+            (byte, _) => out.push(*byte),
+        }
+    }
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn forms_and_times_are_decoded() {
+        let pairs = decode_form(b"query=a%2Bb+c&match[]=x&empty=&bad=%zz&flag");
+        let pairs: Vec<(&str, &str)> = pairs.iter().map(|(a, b)| (a.as_str(), b.as_str())).collect();
+        assert_eq!(pairs, [("query", "a+b c"), ("match[]", "x"), ("empty", ""), ("bad", "%zz"), ("flag", "")]);
+        assert_eq!(parse_time("1.0015"), Some(Timestamp::from_millis(1002)));
+        assert_eq!(parse_time("1970-01-01T00:00:02Z"), Some(Timestamp::from_secs(2)));
+        assert_eq!(parse_time("x"), None);
+        assert_eq!(parse_duration("1m30s"), Some(Duration::from_secs(90)));
+        assert_eq!(parse_duration("0.5"), Some(Duration::from_millis(500)));
+        assert_eq!(parse_duration("-1"), Some(Duration::ZERO));
+    }
+}
