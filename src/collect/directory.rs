@@ -14,7 +14,7 @@ use crate::collect::patroni::parse::base_url;
 use crate::model::observation::{ClusterView, MemberAddress};
 
 /// How long a member that nobody names any more is watched.
-pub(crate) const FORGET_AFTER: Duration = Duration::from_secs(24 * 3600);
+pub(crate) const FORGET_AFTER: Duration = Duration::from_hours(24);
 /// Views of single Patronis differ for a loop or so; absent is who is in none of them for this long.
 const ABSENT_AFTER: Duration = Duration::from_secs(7);
 /// How often the cluster as a whole is asked for `/cluster`.
@@ -139,9 +139,8 @@ impl Inner {
             known.named_at = now;
             let old = &mut known.address;
             // A source that does not know an address does not erase it.
-            let host_news = !address.host.is_empty()
-                && address.port != 0
-                && (old.host != address.host || old.port != address.port);
+            let host_news =
+                !address.host.is_empty() && address.port != 0 && (old.host != address.host || old.port != address.port);
             let rest_news = address.rest_url.is_some() && old.rest_url != address.rest_url;
             if host_news {
                 (old.host, old.port) = (address.host, address.port);

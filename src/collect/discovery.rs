@@ -95,7 +95,8 @@ mod tests {
 
     #[test]
     fn scopes_are_what_has_the_keys_of_a_cluster() {
-        let keys = ["main/leader", "main/members/n1", "citus/0/config", "citus/1/members/w", "other/thing", "x", "/leader"];
+        let keys =
+            ["main/leader", "main/members/n1", "citus/0/config", "citus/1/members/w", "other/thing", "x", "/leader"];
         let keys: Vec<DcsKey> = keys.map(|key| DcsKey { key: key.into(), ..DcsKey::default() }).into();
         let found: Vec<String> = scopes(&keys).iter().map(Scope::path).collect();
         assert_eq!(found, ["citus/0", "citus/1", "main"]);

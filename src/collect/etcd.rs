@@ -87,7 +87,7 @@ impl EtcdClient {
     pub(crate) async fn range(&self, prefix: &str, keys_only: bool) -> Result<parse::Range, CollectError> {
         let body = json!({
             "key": parse::encode(prefix),
-            "range_end": parse::encode(&parse::prefix_end(prefix)),
+            "range_end": parse::encode(parse::prefix_end(prefix)),
             "keys_only": keys_only,
             "limit": parse::KEYS_MAX,
         });

@@ -27,7 +27,7 @@ pub(crate) const BODY_BYTES_MAX: usize = 4 << 20;
 /// Interval of `/patroni`, and of `/cluster` over all members together.
 pub(crate) const INTERVAL: Duration = Duration::from_secs(2);
 /// Four requests in a row at worst.
-pub(crate) const DEADLINE: Duration = Duration::from_millis(6000);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(6);
 const METRICS_EVERY: Duration = Duration::from_secs(10);
 const CONFIG_EVERY: Duration = Duration::from_secs(30);
 

@@ -23,7 +23,7 @@ use crate::platform::tasks::TaskGroup;
 
 pub(crate) const INTERVAL: Duration = Duration::from_secs(10);
 pub(crate) const DEADLINE: Duration = Duration::from_secs(5);
-const AGE_MAX: Duration = Duration::from_secs(600);
+const AGE_MAX: Duration = Duration::from_mins(10);
 const ROWS_MAX: usize = 1000;
 
 /// A column that becomes a metric, and the factor to its base unit.
@@ -149,7 +149,9 @@ impl Dsn {
             Some(tokio_postgres::config::Host::Tcp(host)) => host.clone(),
             _ => return Err(foreign("the address of PgBouncer names no host".to_owned())),
         };
-        let port = options.get_ports().first().copied().unwrap_or(6432);
+        // The driver fills in PostgreSQL's port where none is written.
+        let written = options.get_ports().first().filter(|port| text.contains(&format!(":{port}")));
+        let port = written.copied().unwrap_or(6432);
         Ok(Self { options, host, port })
     }
 }
@@ -246,7 +248,9 @@ impl Collector for PgBouncerCollector {
             let rows = show(&open.client, command.sql).await?;
             self.rows(command, &rows, at, &mut samples);
         }
-        for (sql, key, value, names) in [("SHOW LISTS", "list", "items", LISTS), ("SHOW CONFIG", "key", "value", CONFIG)] {
+        for (sql, key, value, names) in
+            [("SHOW LISTS", "list", "items", LISTS), ("SHOW CONFIG", "key", "value", CONFIG)]
+        {
             for row in show(&open.client, sql).await? {
                 let name = names.iter().find(|(word, _)| *word == text(&row, key));
                 if let (Some((_, name)), Ok(value)) = (name, text(&row, value).parse()) {

@@ -290,13 +290,8 @@ impl PollState {
 /// Tells the Targets page, and the log when the state changed.
 fn note(spec: &PollSpec, context: &Context, times: &Times, up: bool, problem: Option<CollectError>) {
     let (error, hint) = problem.map_or((None, None), |problem| (Some(problem.error), problem.hint));
-    let attempt = Attempt {
-        up,
-        at: times.received,
-        duration: times.duration,
-        error: error.clone(),
-        hint: hint.clone(),
-    };
+    let attempt =
+        Attempt { up, at: times.received, duration: times.duration, error: error.clone(), hint: hint.clone() };
     let TargetKey { cluster, member, source, url } = &spec.target;
     let (error, hint) = (error.unwrap_or_default(), hint.unwrap_or_default());
     match context.targets.record(&spec.target, attempt) {

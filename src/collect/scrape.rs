@@ -57,8 +57,10 @@ impl ScrapeCollector {
         let answer = self.http.send(request, &self.url).await?;
         match answer.status {
             200 => exposition::samples(&answer, &self.labels, at),
-            401 | 403 => Err(CollectError::new(FailureKind::Denied, format!("{} answered HTTP {}", self.url, answer.status))
-                .with_hint("check basic_auth or authorization of this scrape job")),
+            401 | 403 => {
+                Err(CollectError::new(FailureKind::Denied, format!("{} answered HTTP {}", self.url, answer.status))
+                    .with_hint("check basic_auth or authorization of this scrape job"))
+            }
             status => Err(CollectError::new(FailureKind::Other, format!("{} answered HTTP {status}", self.url))
                 .with_hint("check metrics_path and the port: this is not a metrics page")),
         }

@@ -13,7 +13,7 @@ use crate::collect::etcd::keys::{self, KeysCollector};
 use crate::collect::etcd::watch::{KeySpace, watch};
 use crate::collect::patroni::{self, PatroniCollector, Place};
 use crate::collect::pgbouncer::{self, Dsn, PgBouncerCollector};
-use crate::collect::poll::{CollectError, Collector, PollSpec, poll, target_labels};
+use crate::collect::poll::{Audience, CollectError, Collector, PollSpec, poll, target_labels};
 use crate::collect::postgres::ha_state::{self, HaStateCollector};
 use crate::collect::postgres::session::Address;
 use crate::collect::postgres::statistics::{self, StatisticsCollector};
@@ -171,7 +171,7 @@ struct MemberTasks {
 impl Cluster {
     async fn run(mut self, prefix: Option<String>) {
         let stop = self.services.group.stop_token();
-        self.start_dcs(prefix);
+        let audience = self.start_dcs(prefix);
         self.start_proxies();
         let mut told: Option<Vec<MemberAddress>> = None;
         while !stop.is_cancelled() {
@@ -191,6 +191,9 @@ impl Cluster {
         }
         for tasks in self.members.values() {
             tasks.group.stop(STOP_GRACE).await;
+        }
+        if let Some(audience) = audience {
+            audience.leave(&self.name);
         }
         self.group.stop(STOP_GRACE).await;
         self.services.names.release(&self.name);
@@ -277,8 +280,7 @@ impl Cluster {
         let mut spec = self.spec(member, "statistics", &format!("postgres://{instance}"), &up_labels);
         (spec.interval, spec.deadline) = (statistics::INTERVAL, statistics::DEADLINE);
         let labels = target_labels(&self.name, member, &instance, "postgres");
-        let collector =
-            StatisticsCollector::new(self.config.postgres.clone(), address, labels, tasks.group.clone());
+        let collector = StatisticsCollector::new(self.config.postgres.clone(), address, labels, tasks.group.clone());
         self.start(tasks, spec, collector);
     }
 
@@ -300,18 +302,21 @@ impl Cluster {
         tasks.group.spawn_until_stop(name, poll(spec, collector, self.services.context.clone()));
     }
 
-    fn start_dcs(&self, prefix: Option<String>) {
+    fn start_dcs(&self, prefix: Option<String>) -> Option<Audience> {
         let Some(dcs) = &self.config.dcs else {
-            let error = CollectError::new(FailureKind::Other, "the DCS is not configured: leader and lease are unknown")
-                .with_hint("add to the cluster: dcs: {etcd: [http://HOST:2379], namespace: /service}");
-            return record(&self.services, &self.name, "dcs", "etcd", Err(error));
+            let error =
+                CollectError::new(FailureKind::Other, "the DCS is not configured: leader and lease are unknown")
+                    .with_hint("add to the cluster: dcs: {etcd: [http://HOST:2379], namespace: /service}");
+            record(&self.services, &self.name, "dcs", "etcd", Err(error));
+            return None;
         };
         let label = self.services.etcd_label(dcs, &self.name);
         let etcd = match self.services.etcds.get(dcs, &label, &self.services.context, &self.services.group) {
             Ok(etcd) => etcd,
             Err(error) => {
                 let error = CollectError::new(FailureKind::Other, chain(&error)).with_hint("check dcs.ca_file");
-                return record(&self.services, &self.name, "dcs", "etcd", Err(error));
+                record(&self.services, &self.name, "dcs", "etcd", Err(error));
+                return None;
             }
         };
         etcd.audience.join(&self.name);
@@ -326,6 +331,7 @@ impl Cluster {
         let collector = KeysCollector::new(Arc::clone(&space));
         self.group.spawn_until_stop(format!("{} dcs", self.name), poll(spec, collector, context.clone()));
         self.group.spawn_until_stop(format!("{} watch", self.name), watch(space, context.clone()));
+        Some(etcd.audience)
     }
 
     fn start_proxies(&self) {

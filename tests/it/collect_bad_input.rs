@@ -160,7 +160,8 @@ async fn bad_members_are_told_apart_and_hide_no_good_one() {
     }
     let moved = Arc::new(AtomicBool::new(false));
     let seed = patroni(&group, members.clone(), Arc::clone(&moved)).await;
-    let postgres = PostgresConfig { user: Some("x".into()), sslmode: Some(SslMode::Disable), ..PostgresConfig::default() };
+    let postgres =
+        PostgresConfig { user: Some("x".into()), sslmode: Some(SslMode::Disable), ..PostgresConfig::default() };
     let cluster = ClusterConfig { patroni: vec![url(seed)], postgres, ..ClusterConfig::default() };
     let (handle, mut receiver) = start(CollectConfig { clusters: vec![cluster], ..CollectConfig::default() }, &group);
 
@@ -197,7 +198,8 @@ async fn bad_members_are_told_apart_and_hide_no_good_one() {
         for (source, expected) in [("rest", rest), ("sql", sql)] {
             let (kind, took) = failures[&(source, member.to_owned())];
             // What a PostgreSQL driver makes of half an HTTP answer is its own affair, as long as it ends.
-            let fits = kind == expected || (source == "sql" && matches!(member, "half" | "liar" | "garbage" | "endless"));
+            let fits =
+                kind == expected || (source == "sql" && matches!(member, "half" | "liar" | "garbage" | "endless"));
             assert!(fits, "{source} of {member}: {kind:?}, not {expected:?}");
             assert!(took < Duration::from_secs(7), "{source} of {member} took {took:?}");
         }

@@ -80,7 +80,8 @@ impl Programs {
             .into_iter()
             .chain(["postgres", "pg"].map(|dir| Path::new(&lab).join(dir)))
             .chain([PathBuf::from("/usr/lib/postgresql")]);
-        let bin = places.map(|place| place.join(major.to_string()).join("bin")).find(|bin| bin.join("postgres").exists());
+        let bin =
+            places.map(|place| place.join(major.to_string()).join("bin")).find(|bin| bin.join("postgres").exists());
         let bin = bin.unwrap_or_else(|| panic!("PostgreSQL {major} is not installed; run tests/lab/install"));
         Self { bin, user: unprivileged_user() }
     }

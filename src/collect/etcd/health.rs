@@ -19,7 +19,7 @@ pub(crate) const INTERVAL: Duration = Duration::from_secs(2);
 /// `/health` needs the quorum, and takes its time to say that there is none.
 pub(crate) const DEADLINE: Duration = Duration::from_millis(6500);
 const METRICS_EVERY: Duration = Duration::from_secs(10);
-const NAME_EVERY: Duration = Duration::from_secs(60);
+const NAME_EVERY: Duration = Duration::from_mins(1);
 
 /// Asks one etcd member.
 #[derive(Debug)]

@@ -21,7 +21,7 @@ pub(crate) const INTERVAL: Duration = Duration::from_secs(2);
 /// Time for one member to time out and another to answer.
 pub(crate) const DEADLINE: Duration = Duration::from_millis(4500);
 /// A snapshot is repeated this often whatever happens.
-const SNAPSHOT_EVERY: Duration = Duration::from_secs(60);
+const SNAPSHOT_EVERY: Duration = Duration::from_mins(1);
 
 /// Checks the keys of one cluster.
 #[derive(Debug)]

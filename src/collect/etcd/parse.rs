@@ -120,11 +120,7 @@ fn key(kv: &Value, prefix: &str) -> Option<DcsKey> {
 /// Reads the answer to "how long does this lease live".
 pub(crate) fn lease(value: &Value, lease: i64) -> LeaseStatus {
     // A lease that is gone has TTL -1; zero values are left out.
-    LeaseStatus {
-        lease,
-        ttl_seconds: integer(value, "TTL"),
-        granted_ttl_seconds: integer(value, "grantedTTL"),
-    }
+    LeaseStatus { lease, ttl_seconds: integer(value, "TTL"), granted_ttl_seconds: integer(value, "grantedTTL") }
 }
 
 /// Reads the member list.

@@ -112,7 +112,8 @@ impl Checks {
             return;
         }
         for member in found {
-            let usable = member.client_urls.iter().filter_map(|url| HttpUrl::parse(url).ok()).find(|url| self.usable(url));
+            let usable =
+                member.client_urls.iter().filter_map(|url| HttpUrl::parse(url).ok()).find(|url| self.usable(url));
             if let Some(url) = usable {
                 self.etcd.client.add_endpoint(url.clone());
                 self.start(url, Some(member.id));

@@ -49,9 +49,10 @@ impl KeySpace {
     pub(crate) fn agrees_with(&self, range: &Range) -> bool {
         self.state.lock().as_ref().is_some_and(|state| {
             state.len() == range.keys.len()
-                && range.keys.iter().all(|key| {
-                    state.get(&key.key).is_some_and(|seen| seen.mod_revision == key.mod_revision)
-                })
+                && range
+                    .keys
+                    .iter()
+                    .all(|key| state.get(&key.key).is_some_and(|seen| seen.mod_revision == key.mod_revision))
         })
     }
 
@@ -176,20 +177,10 @@ async fn run_once(space: &KeySpace, context: &Context, backoff: &mut Backoff) ->
     }
 }
 
-async fn hand_over(
-    space: &KeySpace,
-    context: &Context,
-    sent: Timestamp,
-    claims: Vec<Claim>,
-) -> Result<(), SinkClosed> {
+async fn hand_over(space: &KeySpace, context: &Context, sent: Timestamp, claims: Vec<Claim>) -> Result<(), SinkClosed> {
     let received = context.clock.now();
-    let observation = |claim| Observation {
-        cluster: space.cluster.clone(),
-        source: Source::Dcs,
-        sent,
-        received,
-        claim,
-    };
+    let observation =
+        |claim| Observation { cluster: space.cluster.clone(), source: Source::Dcs, sent, received, claim };
     let batch = Batch { observations: claims.into_iter().map(observation).collect(), ..Batch::default() };
     context.sink.accept(batch).await
 }

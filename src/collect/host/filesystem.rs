@@ -9,10 +9,41 @@ const MOUNTS_MAX: usize = 200;
 
 /// Without data of their own, or asking could hang.
 const IGNORED_TYPES: &[&str] = &[
-    "autofs", "binfmt_misc", "bpf", "cgroup", "cgroup2", "configfs", "debugfs", "devpts", "devtmpfs", "efivarfs", "erofs",
-    "fusectl", "hugetlbfs", "iso9660", "mqueue", "nsfs", "overlay", "proc", "procfs", "pstore", "rpc_pipefs",
-    "securityfs", "selinuxfs", "squashfs", "sysfs", "tracefs", "nfs", "nfs4", "cifs", "smb3", "ceph", "9p", "glusterfs",
-    "lustre", "virtiofs",
+    "autofs",
+    "binfmt_misc",
+    "bpf",
+    "cgroup",
+    "cgroup2",
+    "configfs",
+    "debugfs",
+    "devpts",
+    "devtmpfs",
+    "efivarfs",
+    "erofs",
+    "fusectl",
+    "hugetlbfs",
+    "iso9660",
+    "mqueue",
+    "nsfs",
+    "overlay",
+    "proc",
+    "procfs",
+    "pstore",
+    "rpc_pipefs",
+    "securityfs",
+    "selinuxfs",
+    "squashfs",
+    "sysfs",
+    "tracefs",
+    "nfs",
+    "nfs4",
+    "cifs",
+    "smb3",
+    "ceph",
+    "9p",
+    "glusterfs",
+    "lustre",
+    "virtiofs",
 ];
 const IGNORED_PLACES: &[&str] =
     &["/dev", "/proc", "/sys", "/run/credentials", "/var/lib/docker", "/var/lib/containers", "/snap"];
@@ -98,9 +129,9 @@ mod tests {
         let mut readings = Vec::new();
         read(MOUNTS, &mut readings);
         let value = |name: &str, place: &str| {
-            let found = readings.iter().find(|reading| {
-                reading.name == name && reading.labels.contains(&("mountpoint", place.to_owned()))
-            });
+            let found = readings
+                .iter()
+                .find(|reading| reading.name == name && reading.labels.contains(&("mountpoint", place.to_owned())));
             found.map(|reading| reading.value)
         };
         assert!(value("node_filesystem_size_bytes", "/").unwrap() > 0.0);

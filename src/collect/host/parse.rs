@@ -93,7 +93,8 @@ fn is_whole_disk(device: &str) -> bool {
         return true;
     }
     let scsi_partition = ["hd", "sd", "vd", "xvd"].iter().any(|kind| {
-        name.strip_prefix(kind).is_some_and(|letter| letter.len() == 1 && letter.chars().all(|c| c.is_ascii_lowercase()))
+        name.strip_prefix(kind)
+            .is_some_and(|letter| letter.len() == 1 && letter.chars().all(|c| c.is_ascii_lowercase()))
     });
     let nvme_partition = name.starts_with("nvme") && name.ends_with('p');
     !(scsi_partition || nvme_partition || ["ram", "zram", "loop", "fd"].contains(&name))
@@ -102,9 +103,22 @@ fn is_whole_disk(device: &str) -> bool {
 /// `/proc/net/dev`.
 pub(super) fn net_dev(text: &str, out: &mut Vec<Reading>) {
     const COLUMNS: [&str; 16] = [
-        "receive_bytes", "receive_packets", "receive_errs", "receive_drop", "receive_fifo", "receive_frame",
-        "receive_compressed", "receive_multicast", "transmit_bytes", "transmit_packets", "transmit_errs",
-        "transmit_drop", "transmit_fifo", "transmit_colls", "transmit_carrier", "transmit_compressed",
+        "receive_bytes",
+        "receive_packets",
+        "receive_errs",
+        "receive_drop",
+        "receive_fifo",
+        "receive_frame",
+        "receive_compressed",
+        "receive_multicast",
+        "transmit_bytes",
+        "transmit_packets",
+        "transmit_errs",
+        "transmit_drop",
+        "transmit_fifo",
+        "transmit_colls",
+        "transmit_carrier",
+        "transmit_compressed",
     ];
     for line in text.lines() {
         let Some((device, counters)) = line.split_once(':') else { continue };
@@ -119,10 +133,7 @@ pub(super) fn net_dev(text: &str, out: &mut Vec<Reading>) {
 /// `/proc/net/snmp` and `/proc/net/netstat`: a line of names, then a line of numbers, per protocol.
 pub(super) fn net_counters(text: &str, out: &mut Vec<Reading>) {
     const WANTED: [(&str, &[&str]); 3] = [
-        (
-            "Tcp",
-            &["ActiveOpens", "PassiveOpens", "CurrEstab", "InErrs", "InSegs", "OutRsts", "OutSegs", "RetransSegs"],
-        ),
+        ("Tcp", &["ActiveOpens", "PassiveOpens", "CurrEstab", "InErrs", "InSegs", "OutRsts", "OutSegs", "RetransSegs"]),
         ("TcpExt", &["ListenDrops", "ListenOverflows", "TCPSynRetrans", "TCPTimeouts"]),
         ("Udp", &["InDatagrams", "InErrors", "NoPorts", "OutDatagrams"]),
     ];
@@ -199,7 +210,8 @@ mod tests {
 
     #[test]
     fn cpu_and_scheduler() {
-        let text = "cpu  1 2 3\ncpu0 100 0 50 1000 7 0 1 2 0 0\nintr 99 1 2\nctxt 5\nbtime 1700000000\nprocs_running x\n";
+        let text =
+            "cpu  1 2 3\ncpu0 100 0 50 1000 7 0 1 2 0 0\nintr 99 1 2\nctxt 5\nbtime 1700000000\nprocs_running x\n";
         let readings = texts(stat, text);
         assert_eq!(readings[0], "node_cpu_seconds_total{cpu=0,mode=user} 1");
         assert_eq!(readings[7], "node_cpu_seconds_total{cpu=0,mode=steal} 0.02");
@@ -207,18 +219,31 @@ mod tests {
             readings[8..],
             ["node_intr_total{} 99", "node_context_switches_total{} 5", "node_boot_time_seconds{} 1700000000"]
         );
-        assert_eq!(texts(loadavg, "0.10 0.20 0.30 1/2 3\n"), ["node_load1{} 0.1", "node_load5{} 0.2", "node_load15{} 0.3"]);
+        assert_eq!(
+            texts(loadavg, "0.10 0.20 0.30 1/2 3\n"),
+            ["node_load1{} 0.1", "node_load5{} 0.2", "node_load15{} 0.3"]
+        );
     }
 
     #[test]
     fn memory_and_paging() {
         assert_eq!(
             texts(meminfo, "MemTotal:  2 kB\nActive(anon): 1 kB\nHugePages_Total:   3\nbroken\n"),
-            ["node_memory_MemTotal_bytes{} 2048", "node_memory_Active_anon_bytes{} 1024", "node_memory_HugePages_Total{} 3"]
+            [
+                "node_memory_MemTotal_bytes{} 2048",
+                "node_memory_Active_anon_bytes{} 1024",
+                "node_memory_HugePages_Total{} 3"
+            ]
         );
-        assert_eq!(texts(vmstat, "nr_free 1\noom_kill 2\npgpgin 3\n"), ["node_vmstat_oom_kill{} 2", "node_vmstat_pgpgin{} 3"]);
         assert_eq!(
-            texts(|text, out| pressure("io", text, out), "some avg10=0.00 total=1500000\nfull avg10=0.00 total=500000\n"),
+            texts(vmstat, "nr_free 1\noom_kill 2\npgpgin 3\n"),
+            ["node_vmstat_oom_kill{} 2", "node_vmstat_pgpgin{} 3"]
+        );
+        assert_eq!(
+            texts(
+                |text, out| pressure("io", text, out),
+                "some avg10=0.00 total=1500000\nfull avg10=0.00 total=500000\n"
+            ),
             ["node_pressure_io_waiting_seconds_total{} 1.5", "node_pressure_io_stalled_seconds_total{} 0.5"]
         );
         assert_eq!(texts(|text, out| pressure("cpu", text, out), "full total=1\n"), [""; 0]);

@@ -31,8 +31,7 @@ impl Collector for Script {
 fn start(script: &[Step], fast: Option<watch::Receiver<bool>>) -> (TaskGroup, Targets, Receiver<Batch>) {
     let group = TaskGroup::new("test");
     let (sink, receiver) = Sink::channel(1);
-    let context =
-        Context { clock: Clock::manual(Timestamp::from_secs(100)), sink, targets: Targets::default() };
+    let context = Context { clock: Clock::manual(Timestamp::from_secs(100)), sink, targets: Targets::default() };
     let spec = PollSpec {
         target: TargetKey::new("main", "n1", "rest", "http://h"),
         labels: target_labels("main", "n1", "h:1", "patroni"),
@@ -86,7 +85,10 @@ async fn what_hangs_is_cut_at_its_deadline_and_asked_again() {
     let started = Instant::now();
     let batch = receiver.recv().await.unwrap();
     let Claim::Failed(failure) = &batch.observations[0].claim else { panic!("{batch:?}") };
-    assert_eq!((failure.kind, failure.error.as_str()), (FailureKind::Timeout, "http://h did not answer within 1000 ms"));
+    assert_eq!(
+        (failure.kind, failure.error.as_str()),
+        (FailureKind::Timeout, "http://h did not answer within 1000 ms")
+    );
     assert!(started.elapsed() <= Duration::from_secs(3));
     assert_eq!(names(&receiver.recv().await.unwrap()), ["a"]);
     assert_eq!(targets.snapshot()[0].up, Some(true));

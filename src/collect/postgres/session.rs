@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use tokio::net::TcpStream;
 use tokio::time::Instant;
-use tokio_postgres::error::SqlState;
 use tokio_postgres::Client;
+use tokio_postgres::error::SqlState;
 use tokio_postgres::tls::MakeTlsConnect;
 use tokio_postgres_rustls::MakeRustlsConnect;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -20,7 +20,7 @@ use crate::platform::http_client::io_failure_kind;
 use crate::platform::tasks::TaskGroup;
 
 /// Sessions are renewed, because old ones keep memory on the server and survive on a standby in odd states.
-const AGE_MAX: Duration = Duration::from_secs(600);
+const AGE_MAX: Duration = Duration::from_mins(10);
 /// What every session asks of the server.
 const GUARDS: &str = "-c lock_timeout=500 -c idle_in_transaction_session_timeout=5000 -c jit=off \
                       -c max_parallel_workers_per_gather=0 -c client_min_messages=error";
@@ -222,8 +222,9 @@ pub(crate) fn console_failure(error: &tokio_postgres::Error) -> CollectError {
         Some(_) => CollectError::new(FailureKind::Other, text),
     };
     if failure.kind == FailureKind::Denied {
-        return CollectError { hint: None, ..failure }
-            .with_hint("the user must be in stats_users of pgbouncer.ini; its password comes from ~/.pgpass or PGPASSWORD");
+        return CollectError { hint: None, ..failure }.with_hint(
+            "the user must be in stats_users of pgbouncer.ini; its password comes from ~/.pgpass or PGPASSWORD",
+        );
     }
     failure
 }

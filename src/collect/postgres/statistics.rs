@@ -84,12 +84,11 @@ impl StatisticsCollector {
 impl Collector for StatisticsCollector {
     async fn collect(&mut self, at: Timestamp) -> Result<Found, CollectError> {
         // Taken out: if the deadline cuts this short, an answer is under way on the connection, which must go.
-        let mut open = match self.open.take().filter(|open| open.session.usable()) {
-            Some(open) => open,
-            None => {
-                self.asked_at.clear();
-                self.open().await?
-            }
+        let mut open = if let Some(open) = self.open.take().filter(|open| open.session.usable()) {
+            open
+        } else {
+            self.asked_at.clear();
+            self.open().await?
         };
         let row = open.session.client.query_one("SELECT pg_is_in_recovery()", &[]).await;
         let in_recovery = row.and_then(|row| row.try_get(0)).map_err(|error| open.session.failure(&error))?;
@@ -112,10 +111,9 @@ impl Collector for StatisticsCollector {
                         open.denied.insert(view.name);
                     }
                     found.sections.push((view.name, Vec::new()));
-                    found.problem.get_or_insert(CollectError {
-                        error: format!("{}: {}", view.name, error.error),
-                        ..error
-                    });
+                    found
+                        .problem
+                        .get_or_insert(CollectError { error: format!("{}: {}", view.name, error.error), ..error });
                 }
             }
         }
@@ -127,14 +125,13 @@ impl Collector for StatisticsCollector {
 impl Open {
     async fn ask(&mut self, view: &View, labels: &Labels, at: Timestamp) -> Result<Vec<Sample>, CollectError> {
         let Some(sql) = (view.sql)(&self.server) else { return Ok(Vec::new()) };
-        let statement = match self.statements.get(view.name) {
-            Some(statement) => statement.clone(),
-            None => {
-                let prepared = self.session.client.prepare(&sql).await;
-                let statement = prepared.map_err(|error| self.session.failure(&error))?;
-                self.statements.insert(view.name, statement.clone());
-                statement
-            }
+        let statement = if let Some(statement) = self.statements.get(view.name) {
+            statement.clone()
+        } else {
+            let prepared = self.session.client.prepare(&sql).await;
+            let statement = prepared.map_err(|error| self.session.failure(&error))?;
+            self.statements.insert(view.name, statement.clone());
+            statement
         };
         let rows = self.session.client.query(&statement, &[]).await;
         let rows = rows.map_err(|error| self.session.failure(&error))?;

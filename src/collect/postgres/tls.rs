@@ -115,7 +115,8 @@ impl ServerCertVerifier for Verifier {
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        provider().map_or_else(|_| Vec::new(), |provider| provider.signature_verification_algorithms.supported_schemes())
+        provider()
+            .map_or_else(|_| Vec::new(), |provider| provider.signature_verification_algorithms.supported_schemes())
     }
 }
 

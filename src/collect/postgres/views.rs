@@ -57,7 +57,7 @@ impl Server {
 /// Every round.
 const OFTEN: Duration = Duration::from_secs(10);
 /// What changes slowly or costs more.
-const SELDOM: Duration = Duration::from_secs(60);
+const SELDOM: Duration = Duration::from_mins(1);
 
 /// All views.
 pub(crate) const VIEWS: &[&View] = &[

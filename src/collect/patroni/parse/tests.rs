@@ -15,7 +15,8 @@ const REPLICA_3_0: &str = r#"{"state":"running","postmaster_start_time":"2026-11
   "patroni":{"version":"3.0.2","scope":"main"}}"#;
 const MASTER_2_1: &str = r#"{"state":"running","postmaster_start_time":"2022-01-02 03:04:05.678 UTC","role":"master",
   "server_version":130004,"xlog":{"location":5},"timeline":3,"patroni":{"version":"2.1.0","scope":"main"}}"#;
-const STARTING: &str = r#"{"state":"starting","role":"demoted","patroni":{"version":"4.0.1","scope":"main","name":"n1"}}"#;
+const STARTING: &str =
+    r#"{"state":"starting","role":"demoted","patroni":{"version":"4.0.1","scope":"main","name":"n1"}}"#;
 
 #[test]
 fn a_primary_of_4_1() {
@@ -117,8 +118,25 @@ fn any_json() -> impl Strategy<Value = Value> {
     ];
     let key = prop_oneof![
         proptest::sample::select(vec![
-            "state", "role", "xlog", "wal", "location", "timeline", "members", "name", "host", "port", "lag", "tags",
-            "conn_url", "api_url", "patroni", "version", "scope", "postmaster_start_time", "dcs_last_seen",
+            "state",
+            "role",
+            "xlog",
+            "wal",
+            "location",
+            "timeline",
+            "members",
+            "name",
+            "host",
+            "port",
+            "lag",
+            "tags",
+            "conn_url",
+            "api_url",
+            "patroni",
+            "version",
+            "scope",
+            "postmaster_start_time",
+            "dcs_last_seen",
         ])
         .prop_map(str::to_owned),
         ".{0,6}",
