@@ -16,7 +16,7 @@ use crate::platform::yaml::{self, Problem};
 use crate::query::promql::{self, MemorySource};
 use crate::rules::test_runner::{self, TestEngine};
 use crate::rules::{self, RuleData};
-use crate::store::metrics::Series;
+use crate::store::metrics::{Point, Series};
 
 #[derive(Debug, Args)]
 #[command(after_help = "The kind of a file is found out: a file with `groups` holds rules, one with `server` configures an agent,
@@ -114,10 +114,10 @@ impl RuleData for MemoryData {
 
     fn append(&mut self, samples: Vec<Sample>) {
         for sample in samples {
-            let point = (sample.at.millis(), sample.value);
+            let point = Point { at_ms: sample.at.millis(), value: sample.value };
             match self.source.series.iter_mut().find(|series| series.labels == sample.labels) {
                 Some(series) => {
-                    let at = series.points.partition_point(|(ms, _)| *ms <= point.0);
+                    let at = series.points.partition_point(|other| other.at_ms <= point.at_ms);
                     series.points.insert(at, point);
                 }
                 None => self.source.series.push(Series { labels: sample.labels, points: vec![point] }),
