@@ -6,4 +6,5 @@ mod alerting;
 mod layers;
 mod peers;
 mod smtp;
+mod state_crash;
 mod webhook;
