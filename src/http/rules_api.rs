@@ -5,7 +5,6 @@
 mod tests;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::extract::{RawQuery, State};
 use axum::http::StatusCode;
@@ -119,7 +118,7 @@ fn rules(alerting: &Alerting, language: Language, query: Option<&str>) -> Respon
             "rules": rules,
             "interval": state.group.interval.as_secs_f64(),
             "limit": state.group.limit,
-            "evaluationTime": 0.0,
+            "evaluationTime": state.rules.iter().map(|rule| rule.evaluation_time.as_secs_f64()).sum::<f64>(),
             "lastEvaluation": time(state.last_evaluation),
         }));
     }
@@ -155,7 +154,7 @@ fn rule_json(rule: &Rule, state: &RuleState, filter: &RuleFilter) -> Value {
     if let (RuleHealth::Err, Some(error)) = (state.health, &state.last_error) {
         object.insert("lastError".into(), error.as_str().into());
     }
-    object.insert("evaluationTime".into(), Duration::ZERO.as_secs_f64().into());
+    object.insert("evaluationTime".into(), state.evaluation_time.as_secs_f64().into());
     object.insert("lastEvaluation".into(), time(state.last_evaluation).into());
     object.insert("type".into(), kind_of(rule).into());
     Value::Object(object)

@@ -14,7 +14,7 @@ use crate::alert::route::no_time_intervals;
 use crate::alert::{InhibitRule, Integration, Route, RouteConfig, Routing};
 use crate::platform::secret::{Secret, SecretFileError};
 use crate::platform::units::deserialize_optional_duration;
-use crate::platform::yaml::{Node, Problem};
+use crate::platform::yaml::{self, Node, NodeValue, Problem};
 
 /// One exchange with a mail server, from connecting to its last answer.
 const MAIL_TIMEOUT: Duration = Duration::from_secs(30);
@@ -207,7 +207,22 @@ pub struct Compiled {
     pub original: String,
 }
 
+/// Keys of [`AlertingConfig`] at the top of the configuration file.
+pub const KEYS: [&str; 7] =
+    ["global", "route", "receivers", "inhibit_rules", "time_intervals", "mute_time_intervals", "templates"];
+
 impl AlertingConfig {
+    /// Reads and checks the keys of alerting in a configuration file that has others too.
+    pub fn read(file: &str, root: &Node) -> Result<Compiled, Vec<Problem>> {
+        let mut part = Node { line: root.line, column: root.column, value: NodeValue::Map(Vec::new()) };
+        if let (NodeValue::Map(all), NodeValue::Map(ours)) = (&root.value, &mut part.value) {
+            let is_ours = |key: &Node| KEYS.iter().any(|known| key.value == NodeValue::Text((*known).to_owned()));
+            ours.extend(all.iter().filter(|(key, _)| is_ours(key)).cloned());
+        }
+        let config: Self = yaml::from_node(file, &part)?;
+        config.compile(file, &part)
+    }
+
     /// Checks what the shape alone does not say. `root` is the tree that the configuration was read from.
     pub fn compile(&self, file: &str, root: &Node) -> Result<Compiled, Vec<Problem>> {
         let mut checker = Checker { file, root, problems: Vec::new() };
@@ -281,9 +296,12 @@ impl AlertingConfig {
     fn email(&self, config: &EmailConfig, path: &str, checker: &mut Checker<'_>) -> Option<EmailTarget> {
         let before = checker.problems.len();
         let global = &self.global;
-        let recipients: Vec<String> = config.to.split(',').map(|to| to.trim().to_owned()).collect();
-        for recipient in &recipients {
-            checker.check_address(recipient, &format!("{path}.to"));
+        let recipients: Vec<String> = match config.to.parse::<lettre::message::Mailboxes>() {
+            Ok(mailboxes) => mailboxes.iter().map(ToString::to_string).collect(),
+            Err(_) => Vec::new(),
+        };
+        if recipients.is_empty() {
+            checker.problem(&format!("{path}.to"), format!("{:?} is not a list of mail addresses", config.to));
         }
         let from = config.from.clone().or_else(|| global.smtp_from.clone()).unwrap_or_default();
         if from.is_empty() {
@@ -429,7 +447,7 @@ global: {smtp_smarthost: 'mail.example.org:587', smtp_from: 'Daraji <d@example.o
 route: {receiver: ops}
 receivers:
   - name: ops
-    email_configs: [{to: 'a@example.org, b@example.org'}]
+    email_configs: [{to: 'a@example.org, \"Doe, John\" <b@example.org>'}]
     webhook_configs: [{url: 'http://x/', send_resolved: false, http_config: {basic_auth: {username: u, password_file: /q}}}]
 ",
         )
@@ -439,7 +457,10 @@ receivers:
         assert!(email.require_tls && email.username.is_some() && email.password_file.is_some());
         let kinds: Vec<_> = compiled.routing.receivers["ops"].iter().map(|one| (one.kind, one.send_resolved)).collect();
         assert_eq!(kinds, [("email", true), ("webhook", false)]);
+        assert_eq!(email.recipients[1], "\"Doe, John\" <b@example.org>");
         assert!(compile("").unwrap().routing.route.is_none());
+        let whole = yaml::parse("c.yml", "clusters: []\nroute: {receiver: a}\nreceivers: [{name: a}]\n").unwrap();
+        assert!(AlertingConfig::read("c.yml", &whole).unwrap().routing.route.is_some());
     }
 
     #[test]
@@ -467,7 +488,7 @@ receivers:
             [
                 "c.yml:3:13: there is no receiver \"opss\"; did you mean \"ops\"?",
                 "c.yml:7:9: no mail server: set 'smarthost: HOST:PORT' here or global.smtp_smarthost",
-                "c.yml:7:13: \"nobody\" is not a mail address",
+                "c.yml:7:13: \"nobody\" is not a list of mail addresses",
                 "c.yml:10:9: a user name without a password: set 'auth_password_file'",
                 "c.yml:10:9: a password is not sent without TLS: set 'require_tls: true'",
                 "c.yml:10:100: \"From\" cannot be a header's name, or is set by daraji",

@@ -197,9 +197,13 @@ pub fn shown_url(url: &str) -> String {
     format!("{scheme}://{host}/…")
 }
 
-/// Takes the secret URL out of an error's text.
+/// Takes the secret URL out of an error's text, as it was written and as the HTTP client writes it.
 fn hide(text: &str, url: &str) -> String {
-    text.replace(url, &shown_url(url))
+    let shown = shown_url(url);
+    match reqwest::Url::parse(url) {
+        Ok(parsed) => text.replace(parsed.as_str(), &shown).replace(url, &shown),
+        Err(_) => text.replace(url, &shown),
+    }
 }
 
 #[cfg(test)]
@@ -272,10 +276,11 @@ mod tests {
     fn urls_are_shown_without_their_secrets() {
         for (url, shown) in [
             ("https://hooks.example.org/services/T0/SECRET", "https://hooks.example.org/…"),
-            ("http://u:p@h:80?x", "http://h:80/…"),
+            ("http://u:p@h:80?SECRET", "http://h:80/…"),
         ] {
             assert_eq!(shown_url(url), shown);
-            assert!(!hide(&format!("request to {url} failed"), url).contains("SECRET"));
+            let parsed = reqwest::Url::parse(url).unwrap();
+            assert!(!hide(&format!("request to {url} failed: for url ({parsed})"), url).contains("SECRET"));
         }
     }
 }

@@ -117,6 +117,8 @@ pub struct RuleState {
     pub health: RuleHealth,
     pub last_error: Option<String>,
     pub last_evaluation: Option<Timestamp>,
+    /// How long the last evaluation took.
+    pub evaluation_time: Duration,
     /// Series written last time; one that is missing now gets a stale marker.
     written: Vec<Labels>,
 }
@@ -260,6 +262,7 @@ impl RuleState {
             health: RuleHealth::Unknown,
             last_error: None,
             last_evaluation: None,
+            evaluation_time: Duration::ZERO,
             written: Vec::new(),
         }
     }
@@ -295,6 +298,7 @@ impl GroupState {
         let read_at = at - self.group.query_offset;
         for (rule, state) in self.group.rules.iter().zip(&mut self.rules) {
             state.last_evaluation = Some(at);
+            let started = tokio::time::Instant::now();
             let (limit, language) = (self.group.limit, self.group.language);
             let step = Step { rule, at, read_at, limit, language, options };
             let result = match rule.kind {
@@ -303,6 +307,7 @@ impl GroupState {
                     step.alert(state, data, (hold, keep_firing), &mut evaluation.changes)
                 }
             };
+            state.evaluation_time = started.elapsed();
             match result {
                 Ok(samples) => {
                     state.health = RuleHealth::Ok;

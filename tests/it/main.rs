@@ -12,6 +12,7 @@ mod postgres_versions;
 mod alerting;
 mod peers;
 mod smtp;
+mod state_crash;
 mod webhook;
 mod crash_metrics;
 mod prometheus_api;
