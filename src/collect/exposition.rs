@@ -1,83 +1,41 @@
 //! Metrics pages of others: from their text to samples with our labels.
 
 use crate::collect::poll::CollectError;
-use crate::model::labels::METRIC_NAME;
 use crate::model::observation::FailureKind;
-use crate::model::{Labels, LabelsBuilder, Sample, Timestamp};
+use crate::model::{Labels, Sample, Timestamp};
 use crate::platform::http_client::HttpAnswer;
+use crate::wire::exposition::{self, ExposedSample};
 
 /// Samples taken from one page; a page with more is refused as a whole, as Prometheus does.
 pub(crate) const SAMPLES_MAX: usize = 200_000;
 
-/// Reads a page. A label of ours that the page also has wins, and the page's is kept as `exported_NAME`.
+/// Reads a page. A label of ours that the page also has wins, and the page's is kept as `exported_NAME`. Where the page
+/// gives a time of its own, that is the sample's.
 pub(crate) fn samples(answer: &HttpAnswer, labels: &Labels, at: Timestamp) -> Result<Vec<Sample>, CollectError> {
-    let exposed = parse(&answer.body).map_err(|error| CollectError::new(FailureKind::Other, error))?;
-    Ok(exposed.into_iter().map(|(own, value)| Sample::new(with_target(own, labels), at, value)).collect())
+    let page = exposition::parse(&answer.body, &answer.content_type)
+        .map_err(|error| CollectError::new(FailureKind::Other, format!("the metrics page cannot be read: {error}")))?;
+    if page.samples.len() > SAMPLES_MAX {
+        return Err(CollectError::new(
+            FailureKind::Other,
+            format!("the metrics page has more than {SAMPLES_MAX} samples"),
+        ));
+    }
+    let sample = |exposed: ExposedSample| {
+        let at = exposed.timestamp_ms.map_or(at, Timestamp::from_millis);
+        Sample::new(with_target(&exposed.labels, labels), at, exposed.value)
+    };
+    Ok(page.samples.into_iter().map(sample).collect())
 }
 
-fn with_target(mut own: LabelsBuilder, target: &Labels) -> Labels {
+fn with_target(exposed: &Labels, target: &Labels) -> Labels {
+    let mut own = exposed.to_builder();
     for (name, value) in target.iter() {
-        if let Some(exposed) = own.get(name).filter(|exposed| *exposed != value).map(str::to_owned) {
+        if let Some(exposed) = exposed.get(name).filter(|exposed| *exposed != value) {
             own.set(format!("exported_{name}"), exposed);
         }
         own.set(name, value);
     }
     own.build()
-}
-
-/// Stand-in for `wire::exposition::parse`: the plain text format without timestamps and exemplars.
-fn parse(body: &[u8]) -> Result<Vec<(LabelsBuilder, f64)>, String> {
-    let text = std::str::from_utf8(body).map_err(|error| format!("the metrics page is not UTF-8: {error}"))?;
-    let mut samples = Vec::new();
-    for (number, line) in (1..).zip(text.lines()) {
-        let line = line.trim();
-        if line.is_empty() || line.starts_with('#') {
-            continue;
-        }
-        if samples.len() >= SAMPLES_MAX {
-            return Err(format!("the metrics page has more than {SAMPLES_MAX} samples"));
-        }
-        let sample = parse_line(line).ok_or_else(|| format!("line {number} of the metrics page is no sample"))?;
-        samples.push(sample);
-    }
-    Ok(samples)
-}
-
-fn parse_line(line: &str) -> Option<(LabelsBuilder, f64)> {
-    let mut labels = LabelsBuilder::default();
-    let name_end = line.find(['{', ' ', '\t'])?;
-    let (name, mut rest) = line.split_at_checked(name_end)?;
-    labels.set(METRIC_NAME, name);
-    if let Some(after) = rest.strip_prefix('{') {
-        rest = parse_labels(after, &mut labels)?;
-    }
-    let value = rest.split_ascii_whitespace().next()?;
-    Some((labels, value.parse().ok()?))
-}
-
-/// Reads `a="b",…}` and returns what follows.
-fn parse_labels<'a>(mut rest: &'a str, labels: &mut LabelsBuilder) -> Option<&'a str> {
-    loop {
-        rest = rest.trim_start_matches([' ', ',', '\t']);
-        if let Some(after) = rest.strip_prefix('}') {
-            return Some(after);
-        }
-        let (name, after) = rest.split_once('=')?;
-        let mut chars = after.trim_start().strip_prefix('"')?.chars();
-        let mut value = String::new();
-        loop {
-            match chars.next()? {
-                '"' => break,
-                '\\' => value.push(match chars.next()? {
-                    'n' => '\n',
-                    other => other,
-                }),
-                other => value.push(other),
-            }
-        }
-        labels.set(name.trim(), value);
-        rest = chars.as_str();
-    }
 }
 
 #[cfg(test)]
@@ -106,12 +64,9 @@ mod tests {
 
     #[test]
     fn garbage_names_its_line() {
-        for (page, error) in [
-            ("a 1\n<html>", "line 2 of the metrics page is no sample"),
-            ("a{b=\"c} 1", "line 1 of the metrics page is no sample"),
-            ("a x", "line 1 of the metrics page is no sample"),
-        ] {
-            assert_eq!(read(page).unwrap_err().error, error);
+        for (page, error) in [("a 1\n<html>", "line 2"), ("a{b=\"c} 1", "line 1"), ("a x", "line 1")] {
+            let read = read(page).unwrap_err().error;
+            assert!(read.starts_with("the metrics page cannot be read: ") && read.contains(error), "{read}");
         }
     }
 }
