@@ -2,25 +2,35 @@
 
 use crate::collect::poll::CollectError;
 use crate::model::observation::FailureKind;
-use crate::model::{Labels, LabelsBuilder, Sample, Timestamp};
-use crate::platform::error::chain;
+use crate::model::{Labels, Sample, Timestamp};
 use crate::platform::http_client::HttpAnswer;
-use crate::wire::exposition;
+use crate::wire::exposition::{self, ExposedSample};
 
-/// Reads a page. A label of ours that the page also has wins, and the page's is kept as `exported_NAME`.
+/// Samples taken from one page; a page with more is refused as a whole, as Prometheus does.
+pub(crate) const SAMPLES_MAX: usize = 200_000;
+
+/// Reads a page. A label of ours that the page also has wins, and the page's is kept as `exported_NAME`. Where the page
+/// gives a time of its own, that is the sample's.
 pub(crate) fn samples(answer: &HttpAnswer, labels: &Labels, at: Timestamp) -> Result<Vec<Sample>, CollectError> {
     let page = exposition::parse(&answer.body, &answer.content_type)
-        .map_err(|error| CollectError::new(FailureKind::Other, chain(&error)))?;
-    let of = |exposed: exposition::ExposedSample| {
+        .map_err(|error| CollectError::new(FailureKind::Other, format!("the metrics page cannot be read: {error}")))?;
+    if page.samples.len() > SAMPLES_MAX {
+        return Err(CollectError::new(
+            FailureKind::Other,
+            format!("the metrics page has more than {SAMPLES_MAX} samples"),
+        ));
+    }
+    let sample = |exposed: ExposedSample| {
         let at = exposed.timestamp_ms.map_or(at, Timestamp::from_millis);
-        Sample::new(with_target(exposed.labels.to_builder(), labels), at, exposed.value)
+        Sample::new(with_target(&exposed.labels, labels), at, exposed.value)
     };
-    Ok(page.samples.into_iter().map(of).collect())
+    Ok(page.samples.into_iter().map(sample).collect())
 }
 
-fn with_target(mut own: LabelsBuilder, target: &Labels) -> Labels {
+fn with_target(exposed: &Labels, target: &Labels) -> Labels {
+    let mut own = exposed.to_builder();
     for (name, value) in target.iter() {
-        if let Some(exposed) = own.get(name).filter(|exposed| *exposed != value).map(str::to_owned) {
+        if let Some(exposed) = exposed.get(name).filter(|exposed| *exposed != value) {
             own.set(format!("exported_{name}"), exposed);
         }
         own.set(name, value);
@@ -54,7 +64,9 @@ mod tests {
 
     #[test]
     fn garbage_names_its_line() {
-        let error = read("a 1\n<html>").unwrap_err().error;
-        assert!(error.contains("line 2"), "{error}");
+        for (page, error) in [("a 1\n<html>", "line 2"), ("a{b=\"c} 1", "line 1"), ("a x", "line 1")] {
+            let read = read(page).unwrap_err().error;
+            assert!(read.starts_with("the metrics page cannot be read: ") && read.contains(error), "{read}");
+        }
     }
 }
