@@ -1,6 +1,6 @@
 // axe over every page in both themes and widths: nothing serious, nothing critical.
 import assert from 'node:assert/strict';
-import { after, before, test } from 'node:test';
+import { after, afterEach, before, test } from 'node:test';
 import { axe, fixtureOnly, start } from './harness.mjs';
 
 let world;
@@ -11,6 +11,7 @@ before(async () => {
   cluster = encodeURIComponent((clusters.find((c) => c.name === 'orders-prod') ?? clusters[0]).name);
 });
 after(() => world.stop());
+afterEach(async () => { if (world.fixture) await world.dev('scenario', { name: 'live' }); });
 
 const paths = () => ['/', `/c/${cluster}`, `/c/${cluster}?view=table`, '/logs', '/alerts', '/alerts?tab=rules', '/alerts?tab=silences', '/alerts?tab=notifications', '/targets', '/incidents', '/explore', '/explore?expr=up', '/nowhere'];
 
@@ -54,7 +55,6 @@ for (const theme of ['dark', 'light']) {
       if (scenario === 'token') await page.getByRole('dialog', { name: 'Sign in' }).waitFor();
       assert.deepEqual(await axe(page), [], scenario);
     }
-    await world.dev('scenario', { name: 'live' });
   });
 
   test(`a phone, ${theme}`, async () => {

@@ -32,8 +32,8 @@ export class World {
     ];
     this.#failoverEvents(startMs - 14 * 60 * S, 'pg1', 'pg2', 7, false);
     this.#add(startMs - 52 * 60 * S, 'billing', 'pg1', 'config_changed', 'notice', 'dcs', 'maximum_lag_on_failover changed from 1048576 to 33554432', {});
-    this.#add(startMs - 33 * 60 * S, 'crm', 'crm-a', 'switchover_completed', 'notice', 'dcs', 'switchover from crm-b to crm-a took 2.1 s', { planned: true });
-    this.#add(startMs - 33 * 60 * S - 1500, 'crm', 'crm-a', 'leader_changed', 'notice', 'dcs', 'crm-b → crm-a, timeline 11 → 12', { planned: true });
+    this.#add(startMs - 33 * 60 * S, 'crm', 'crm-a', 'switchover_completed', 'notice', 'dcs', 'switchover from crm-b to crm-a took 2.1 s', { planned: 'true' });
+    this.#add(startMs - 33 * 60 * S - 1500, 'crm', 'crm-a', 'leader_changed', 'notice', 'dcs', 'crm-b → crm-a, timeline 11 → 12', { planned: 'true' });
     this.#add(startMs - 6 * 60 * S, 'billing', 'pg2', 'lag_high', 'warning', 'sql', 'pg2 is 212 MiB behind pg1', {});
   }
 
@@ -55,7 +55,7 @@ export class World {
     add(at, 'orders-prod', from, 'leader_lost', 'critical', 'dcs', `the leader key of ${from} expired; no member holds the lock`, {});
     add(at + 800, 'orders-prod', from, 'member_lost', 'warning', 'rest', `${from} does not answer on 10.0.0.1${from.slice(-1)}:8008: connection refused`, {});
     if (live) return;
-    add(at + 23 * S, 'orders-prod', to, 'leader_changed', 'critical', 'dcs', `${from} → ${to}, not planned; writes were out for 23 s`, { planned: false });
+    add(at + 23 * S, 'orders-prod', to, 'leader_changed', 'critical', 'dcs', `${from} → ${to}, not planned; writes were out for 23 s`, { planned: 'false' });
     add(at + 23.4 * S, 'orders-prod', to, 'timeline_changed', 'notice', 'sql', `timeline ${timeline - 1} → ${timeline} at 0/5B000148`, {});
     add(at + 95 * S, 'orders-prod', from, 'member_returned', 'info', 'rest', `${from} is back as replica, after pg_rewind`, {});
   }
@@ -71,7 +71,7 @@ export class World {
     this.terms.push({ from: now + gapS * S, to: Infinity, leader: next, timeline: term.timeline + 1 });
     this.#failoverEvents(now, term.leader, next, term.timeline + 1, true);
     setTimeout(() => {
-      this.emit(Date.now(), 'orders-prod', next, 'leader_changed', 'critical', 'dcs', `${term.leader} → ${next}, not planned; writes were out for ${gapS} s`, { planned: false });
+      this.emit(Date.now(), 'orders-prod', next, 'leader_changed', 'critical', 'dcs', `${term.leader} → ${next}, not planned; writes were out for ${gapS} s`, { planned: 'false' });
       this.emit(Date.now(), 'orders-prod', next, 'timeline_changed', 'notice', 'sql', `timeline ${term.timeline} → ${term.timeline + 1}`, {});
     }, gapS * S).unref();
   }
