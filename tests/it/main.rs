@@ -3,10 +3,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::string_slice, reason = "tests")]
 
 mod collect_bad_input;
-mod layers;
-mod postgres_versions;
 mod crash_metrics;
 mod layers;
+mod postgres_versions;
 mod prometheus_api;
 mod promql_oracle;
 mod promql_scripts;
