@@ -5,6 +5,8 @@
 mod collect_bad_input;
 mod crash_metrics;
 mod layers;
+mod postgres_server;
+mod postgres_tls;
 mod postgres_versions;
 mod prometheus_api;
 mod promql_oracle;
