@@ -27,6 +27,8 @@ pub struct ClusterConfig {
     pub name: Option<String>,
     /// REST API of any member; the others are found.
     pub patroni: Vec<HttpUrl>,
+    /// How the members' REST APIs are proven where they speak HTTPS.
+    pub patroni_tls: TlsConfig,
     pub postgres: PostgresConfig,
     pub dcs: Option<DcsConfig>,
     /// Metrics pages of the HAProxy instances in front.

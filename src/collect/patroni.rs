@@ -20,8 +20,8 @@ use crate::platform::clock::Clock;
 use crate::platform::error::chain;
 use crate::platform::http_client::{HttpAnswer, HttpClient};
 
-/// Patroni itself gives peers 2 s in an election; so do we.
-pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
+/// Patroni itself gives peers 2 s in an election; a little less, so that a hanging one delays no next question.
+pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_millis(1900);
 /// Enough for a `/cluster` of hundreds of members and a long `/history`.
 pub(crate) const BODY_BYTES_MAX: usize = 4 << 20;
 /// Interval of `/patroni`, and of `/cluster` over all members together.

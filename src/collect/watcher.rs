@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use crate::collect::config::{ClusterConfig, HttpUrl};
+use crate::collect::config::{ClusterConfig, HttpUrl, TlsConfig};
 use crate::collect::directory::Directory;
 use crate::collect::etcd::keys::{self, KeysCollector};
 use crate::collect::etcd::watch::{KeySpace, watch};
@@ -23,7 +23,7 @@ use crate::collect::targets::{Attempt, Change, TargetKey};
 use crate::model::observation::{Claim, FailureKind, MemberAddress, Source};
 use crate::model::{Batch, Observation};
 use crate::platform::error::chain;
-use crate::platform::http_client::HttpClient;
+use crate::platform::http_client::{HttpClient, HttpError};
 use crate::platform::tasks::TaskGroup;
 
 /// How often seeds are asked until the scope is known, and how often presence is looked at.
@@ -48,10 +48,14 @@ pub(crate) struct Watched {
 /// Watches a cluster until its group stops.
 pub(crate) async fn run(watched: Watched, services: Services) {
     let stop = services.group.stop_token();
-    let http = HttpClient::new(patroni::REQUEST_TIMEOUT, patroni::BODY_BYTES_MAX, None);
-    let http = match http {
+    let http = match rest_client(&watched.config.patroni_tls) {
         Ok(http) => http,
-        Err(error) => return warn!(error = %chain(&error), "cannot watch a cluster"),
+        Err(error) => {
+            let name = watched.config.name.clone().unwrap_or_default();
+            let url = watched.config.patroni.first().map_or("", HttpUrl::as_str);
+            let error = CollectError::new(FailureKind::Other, chain(&error)).with_hint("check patroni_tls.ca_file");
+            return record(&services, &name, "discovery", url, Err(error));
+        }
     };
     let directory = tokio::select! {
         () = stop.cancelled() => return,
@@ -74,6 +78,13 @@ pub(crate) async fn run(watched: Watched, services: Services) {
         members: BTreeMap::new(),
     };
     cluster.run(watched.prefix).await;
+}
+
+fn rest_client(tls: &TlsConfig) -> Result<HttpClient, HttpError> {
+    if tls.insecure_skip_verify {
+        return HttpClient::without_verification(patroni::REQUEST_TIMEOUT, patroni::BODY_BYTES_MAX);
+    }
+    HttpClient::new(patroni::REQUEST_TIMEOUT, patroni::BODY_BYTES_MAX, tls.ca_file.as_deref())
 }
 
 /// Asks the seeds in turn until one tells the scope.

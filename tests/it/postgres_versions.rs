@@ -1,19 +1,13 @@
 //! Every PostgreSQL version we claim to watch is asked for real, as a primary and as a replica.
-//!
-//! Servers come from `DARAJI_TEST_POSTGRES` (layout `<dir>/<major>/bin/postgres`), which the lab's installer fills, or
-//! from the distribution.
 
 use std::collections::BTreeSet;
-use std::os::unix::fs::chown;
-use std::os::unix::process::CommandExt as _;
-use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use daraji::collect::PostgresReport;
 use daraji::collect::config::PostgresConfig;
-use daraji::collect::{PostgresReport, postgres_once};
-use daraji::platform::clock::Clock;
-use daraji::platform::tasks::TaskGroup;
+
+use crate::postgres_server::{Programs, Server, append};
 
 /// What every version gives of a primary.
 const PRIMARY: &str = "pg_up pg_static pg_postmaster_start_time_seconds pg_in_recovery \
@@ -66,108 +60,6 @@ const REPLICA: &str = "pg_stat_wal_receiver_flushed_lsn pg_stat_wal_receiver_rec
     pg_last_wal_receive_lsn_bytes pg_last_wal_replay_lsn_bytes pg_is_wal_replay_paused pg_timeline_id \
     pg_replication_lag_seconds";
 
-/// A server's programs, and the user that they run as.
-struct Programs {
-    bin: PathBuf,
-    user: Option<(u32, u32)>,
-}
-
-impl Programs {
-    fn find(major: u32) -> Self {
-        let lab = std::env::var("DARAJI_LAB_HOME").unwrap_or_else(|_| "/opt/daraji-lab".to_owned());
-        let from_environment = std::env::var("DARAJI_TEST_POSTGRES").ok().map(PathBuf::from);
-        let places = from_environment
-            .into_iter()
-            .chain(["postgres", "pg"].map(|dir| Path::new(&lab).join(dir)))
-            .chain([PathBuf::from("/usr/lib/postgresql")]);
-        let bin =
-            places.map(|place| place.join(major.to_string()).join("bin")).find(|bin| bin.join("postgres").exists());
-        let bin = bin.unwrap_or_else(|| panic!("PostgreSQL {major} is not installed; run tests/lab/install"));
-        Self { bin, user: unprivileged_user() }
-    }
-
-    fn run(&self, program: &str, arguments: &[&str]) {
-        let mut command = Command::new(self.bin.join(program));
-        command.args(arguments).env("LC_ALL", "C").current_dir("/");
-        if let Some((uid, gid)) = self.user {
-            command.gid(gid).uid(uid);
-        }
-        let output = command.output().unwrap();
-        let text = String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
-        assert!(output.status.success(), "{program} {arguments:?}: {text}");
-    }
-}
-
-/// PostgreSQL refuses to run as root.
-fn unprivileged_user() -> Option<(u32, u32)> {
-    if !std::fs::metadata("/proc/self").is_ok_and(|me| std::os::unix::fs::MetadataExt::uid(&me) == 0) {
-        return None;
-    }
-    let users = std::fs::read_to_string("/etc/passwd").unwrap();
-    let ids = |name: &str| {
-        let line = users.lines().find(|line| line.split(':').next() == Some(name))?;
-        let mut fields = line.split(':').skip(2);
-        Some((fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
-    };
-    Some(ids("postgres").or_else(|| ids("nobody")).unwrap_or((65534, 65534)))
-}
-
-/// A running server; it is stopped when dropped.
-struct Server<'a> {
-    programs: &'a Programs,
-    data: PathBuf,
-    port: u16,
-}
-
-impl<'a> Server<'a> {
-    /// Starts in a data directory that is ready but for the port.
-    fn start(programs: &'a Programs, data: &Path) -> Self {
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let server = Self { programs, data: data.to_owned(), port };
-        let log = data.join("server.log");
-        let options = format!("-p {port}");
-        let data = data.to_str().unwrap();
-        programs.run("pg_ctl", &["start", "-w", "-t", "60", "-D", data, "-o", &options, "-l", log.to_str().unwrap()]);
-        server
-    }
-
-    fn stop(self, mode: &str) {
-        self.programs.run("pg_ctl", &["stop", "-w", "-m", mode, "-D", self.data.to_str().unwrap()]);
-        std::mem::forget(self);
-    }
-
-    async fn client(&self) -> tokio_postgres::Client {
-        let options = format!("host=127.0.0.1 port={} user=postgres dbname=postgres", self.port);
-        let (client, connection) = tokio_postgres::connect(&options, tokio_postgres::NoTls).await.unwrap();
-        #[expect(clippy::disallowed_methods, reason = "a test's own connection")]
-        drop(tokio::spawn(connection));
-        client
-    }
-
-    async fn ask(&self, user: &str) -> Result<PostgresReport, String> {
-        let config = PostgresConfig {
-            user: Some(user.to_owned()),
-            database: Some("postgres".to_owned()),
-            ..PostgresConfig::default()
-        };
-        let group = TaskGroup::new("test");
-        let report = postgres_once(&config, "127.0.0.1", self.port, &group, &Clock::system()).await;
-        group.stop(Duration::from_secs(5)).await;
-        report
-    }
-}
-
-impl Drop for Server<'_> {
-    fn drop(&mut self) {
-        let mut command = Command::new(self.programs.bin.join("pg_ctl"));
-        command.args(["stop", "-m", "immediate", "-D"]).arg(&self.data);
-        if let Some((uid, gid)) = self.programs.user {
-            command.gid(gid).uid(uid);
-        }
-        drop(command.output());
-    }
-}
-
 const CONFIGURATION: &str = "listen_addresses = '127.0.0.1'\nunix_socket_directories = ''\nfsync = off\n\
     shared_buffers = 16MB\nmax_connections = 20\nwal_level = replica\nhot_standby = on\ntrack_io_timing = on\n\
     shared_preload_libraries = 'pg_stat_statements'\narchive_mode = on\narchive_command = 'true'\n\
@@ -182,10 +74,7 @@ const SETUP: &str = "CREATE EXTENSION pg_stat_statements; \
 async fn check(major: u32) {
     daraji::platform::tls::install();
     let programs = Programs::find(major);
-    let dir = tempfile::Builder::new().prefix("daraji-collect-pg").tempdir().unwrap();
-    if let Some((uid, gid)) = programs.user {
-        chown(dir.path(), Some(uid), Some(gid)).unwrap();
-    }
+    let dir = programs.own_dir();
     let (data, copy) = (dir.path().join("primary"), dir.path().join("replica"));
     let data_text = data.to_str().unwrap();
     programs.run("initdb", &["-D", data_text, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "-N"]);
@@ -205,15 +94,15 @@ async fn check(major: u32) {
     let replica = Server::start(&programs, &copy);
 
     let of_replica = until_streaming(&replica).await;
-    let of_primary = primary.ask("daraji").await.unwrap();
+    let of_primary = primary.ask("127.0.0.1", &login("daraji")).await.unwrap();
     check_primary(major, &of_primary);
     check_replica(major, &of_replica);
     check_privileges(&primary, &of_primary).await;
 }
 
-fn append(path: &Path, text: &str) {
-    let before = std::fs::read_to_string(path).unwrap();
-    std::fs::write(path, before + text).unwrap();
+fn login(user: &str) -> PostgresConfig {
+    let (user, database) = (Some(user.to_owned()), Some("postgres".to_owned()));
+    PostgresConfig { user, database, ..PostgresConfig::default() }
 }
 
 async fn until_streaming(replica: &Server<'_>) -> PostgresReport {
@@ -221,7 +110,7 @@ async fn until_streaming(replica: &Server<'_>) -> PostgresReport {
     let mut tick = tokio::time::interval(Duration::from_millis(100));
     loop {
         tick.tick().await;
-        let report = replica.ask("daraji").await.unwrap();
+        let report = replica.ask("127.0.0.1", &login("daraji")).await.unwrap();
         let streaming = report.status.receiver.as_ref().is_some_and(|receiver| receiver.status == "streaming");
         if streaming && report.status.replay_lsn == report.status.receive_lsn {
             return report;
@@ -296,13 +185,13 @@ fn check_replica(major: u32, report: &PostgresReport) {
 
 /// Without pg_monitor the HA state stays, and what is missing is named with the remedy.
 async fn check_privileges(primary: &Server<'_>, before: &PostgresReport) {
-    let report = primary.ask("nobody_special").await.unwrap();
+    let report = primary.ask("127.0.0.1", &login("nobody_special")).await.unwrap();
     assert_eq!(report.status.system_identifier, before.status.system_identifier);
     let problem = report.problem.clone().expect("a problem");
     assert!(problem.contains("GRANT pg_monitor TO nobody_special"), "{problem}");
     assert!(names(&report).contains("pg_stat_database_xact_commit"));
 
-    let error = primary.ask("does_not_exist").await.unwrap_err();
+    let error = primary.ask("127.0.0.1", &login("does_not_exist")).await.unwrap_err();
     assert!(error.contains("does_not_exist"), "{error}");
 }
 
