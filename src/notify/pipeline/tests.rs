@@ -145,6 +145,39 @@ fn messages_of_a_lane_keep_their_order_and_survive_until_they_are_accepted() {
 }
 
 #[test]
+fn after_an_outage_updates_that_say_nothing_new_are_left_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let alerting = open(dir.path());
+    let rows = |state: Delivery| {
+        let mut rows = alerting.outbox().list(100).unwrap();
+        rows.retain(|row| row.integration == "webhook" && row.state == state);
+        rows.iter().rev().map(|row| row.created_at.millis() / 1000 - 1_700_000_000).collect::<Vec<_>>()
+    };
+    for second in 0..1500 {
+        let down = match second {
+            0..300 => vec!["n1"],
+            300..600 => vec!["n1", "n2"],
+            600..900 => vec!["n1", "n2", "n3"],
+            _ => Vec::new(),
+        };
+        alerting.tick(at(second), &mut Down(down), &[]).unwrap();
+    }
+    assert_eq!(rows(Delivery::Queued), [10, 310, 610, 910], "opening, two updates, closing");
+    let deliver = |outcome: &Outcome| {
+        let due = alerting.outbox().take_due(at(2000), 100);
+        let count = due.len();
+        for message in due {
+            alerting.outbox().finish(message, outcome, at(2000)).unwrap();
+        }
+        count
+    };
+    while deliver(&Outcome::Delivered) > 0 {}
+    assert_eq!(rows(Delivery::Done), [10, 910]);
+    assert_eq!(rows(Delivery::Superseded), [310, 610]);
+    assert_eq!(alerting.outbox().backlog(at(2000)).0, 0);
+}
+
+#[test]
 fn a_mail_has_text_html_and_a_thread() {
     let dir = tempfile::tempdir().unwrap();
     let alerting = open(dir.path());
