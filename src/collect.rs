@@ -110,6 +110,7 @@ pub fn start(config: CollectConfig, group: &TaskGroup, sink: Sink, clock: Clock)
         names: Names::default(),
         etcds: etcd::pool::EtcdPool::default(),
         etcd_users: Arc::new(etcd_users),
+        known: Arc::new(config.known),
     };
     for cluster in config.clusters {
         let watched = Watched { config: cluster, scope: None, prefix: None };

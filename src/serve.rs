@@ -8,6 +8,7 @@ mod judging;
 mod local_logs;
 mod plan;
 
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,6 +24,7 @@ use crate::http::listen::Listener;
 use crate::http::{self, Parts};
 use crate::intake::Intake;
 use crate::model::Batch;
+use crate::model::observation::MemberAddress;
 use crate::notify::Alerting;
 use crate::notify::pipeline::AlertingOptions;
 use crate::platform::clock::Clock;
@@ -179,7 +181,8 @@ impl Server {
             keepers: TaskGroup::new("keepers"),
         };
         server.stores.keep(&server.keepers, clock.clone());
-        let collection = server.start_collecting(&plan, &intake, clock.clone());
+        let known = judging::known_members(&server.stores.state)?;
+        let collection = server.start_collecting(&plan, &intake, known, clock.clone());
         let judging = judging::start(
             judging::Wiring {
                 intake: intake.clone(),
@@ -196,7 +199,13 @@ impl Server {
         Ok(server)
     }
 
-    fn start_collecting(&mut self, plan: &Plan, intake: &Intake, clock: Clock) -> CollectHandle {
+    fn start_collecting(
+        &mut self,
+        plan: &Plan,
+        intake: &Intake,
+        known: BTreeMap<String, Vec<MemberAddress>>,
+        clock: Clock,
+    ) -> CollectHandle {
         let (sink, mut batches) = Sink::channel(BATCHES_MAX);
         let intake = intake.clone();
         self.writers.spawn("intake", async move {
@@ -220,6 +229,7 @@ impl Server {
             clusters: plan.config.clusters.clone(),
             discover: plan.config.discover.clone(),
             scrape_configs: plan.config.scrape_configs.clone(),
+            known,
         };
         collect::start(config, &self.collectors, sink, clock)
     }

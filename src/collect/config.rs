@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
 
+use crate::model::observation::MemberAddress;
 use crate::platform::units::deserialize_duration;
 
 /// Everything the collectors of a server or an agent are told.
@@ -17,6 +18,8 @@ pub struct CollectConfig {
     pub clusters: Vec<ClusterConfig>,
     pub discover: Vec<DiscoverConfig>,
     pub scrape_configs: Vec<ScrapeConfig>,
+    /// Members that were known before a restart, by cluster: also those that no Patroni names any more.
+    pub known: BTreeMap<String, Vec<MemberAddress>>,
 }
 
 /// One Patroni cluster: an entry of `clusters:`.

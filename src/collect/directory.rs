@@ -56,6 +56,24 @@ impl Directory {
         &self.scope
     }
 
+    /// Takes in who was known before a restart, unless somebody names them at another address. A primary whose Patroni
+    /// is dead is in no list any more, and must still be asked.
+    pub(crate) fn remember(&self, members: &[MemberAddress]) {
+        let mut inner = self.inner.lock();
+        let mut changed = false;
+        for address in members {
+            if !inner.members.contains_key(&address.member) {
+                changed |= inner.name(address.clone());
+                let known = inner.members.get_mut(&address.member).filter(|_| !address.present);
+                if let Some((known, long_ago)) = known.zip(Instant::now().checked_sub(ABSENT_AFTER)) {
+                    known.named_at = long_ago;
+                }
+            }
+        }
+        drop(inner);
+        self.tell(changed);
+    }
+
     /// Takes in what one Patroni's `/cluster` names.
     pub(crate) fn learn_from_view(&self, view: &ClusterView) {
         let mut inner = self.inner.lock();
@@ -199,6 +217,18 @@ mod tests {
 
         tokio::time::advance(FORGET_AFTER).await;
         assert_eq!(present(&directory), names(&[("n1", true)]), "silence of all sources forgets nobody present");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_had_left_before_a_restart_is_still_asked() {
+        tokio::time::advance(Duration::from_secs(3600)).await;
+        let directory = Directory::new("main");
+        directory.learn_from_view(&view(&["n1"]));
+        let left = MemberAddress { member: "n2".into(), host: "n2.example".into(), ..MemberAddress::default() };
+        let moved = MemberAddress { member: "n1".into(), host: "old.example".into(), ..MemberAddress::default() };
+        directory.remember(&[moved, left]);
+        assert_eq!(present(&directory), names(&[("n1", true), ("n2", false)]));
+        assert_eq!(directory.members()[0].host, "n1.example");
     }
 
     #[tokio::test(start_paused = true)]

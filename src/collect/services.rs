@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use crate::collect::config::{DcsConfig, HttpUrl};
 use crate::collect::etcd::pool::EtcdPool;
 use crate::collect::poll::Context;
+use crate::model::observation::MemberAddress;
 use crate::platform::tasks::TaskGroup;
 
 /// Shared by all clusters. Cheap to clone.
@@ -19,6 +20,8 @@ pub(crate) struct Services {
     pub(crate) fast: FastProbe,
     pub(crate) names: Names,
     pub(crate) etcds: EtcdPool,
+    /// Members known before a restart, by cluster.
+    pub(crate) known: Arc<BTreeMap<String, Vec<MemberAddress>>>,
     /// How many configured clusters use each etcd.
     pub(crate) etcd_users: Arc<BTreeMap<Vec<HttpUrl>, usize>>,
 }

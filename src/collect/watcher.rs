@@ -67,6 +67,7 @@ pub(crate) async fn run(watched: Watched, services: Services) {
             .with_hint("give one of them a name: of its own");
         return record(&services, &name, "discovery", directory.scope(), Err(error));
     }
+    directory.remember(services.known.get(&name).map_or(&[][..], Vec::as_slice));
     info!(cluster = name, scope = directory.scope(), "watching cluster");
     let cluster = Cluster {
         name,
