@@ -4,6 +4,7 @@
 
 pub mod evaluate;
 pub mod file;
+pub mod promql_data;
 pub mod shipped;
 pub mod template;
 pub mod test_runner;

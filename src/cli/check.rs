@@ -10,13 +10,10 @@ use clap::Args;
 use super::{complain, say};
 use crate::agent::AgentConfig;
 use crate::config;
-use crate::model::{Labels, Sample, Timestamp};
-use crate::platform::error::chain;
 use crate::platform::yaml::{self, Problem};
-use crate::query::promql::{self, MemorySource};
 use crate::rules::test_runner::{self, TestEngine};
-use crate::rules::{self, RuleData};
-use crate::store::metrics::{Point, Series};
+use crate::rules::promql_data::{self, MemoryData};
+use crate::rules;
 
 #[derive(Debug, Args)]
 #[command(after_help = "The kind of a file is found out: a file with `groups` holds rules, one with `server` configures an agent,
@@ -49,8 +46,7 @@ fn check_file(path: &Path) -> Result<&'static str, Vec<String>> {
     let texts = |problems: Vec<Problem>| problems.iter().map(ToString::to_string).collect::<Vec<_>>();
     let root = yaml::parse(&name, &text).map_err(texts)?;
     if root.get("groups").is_some() {
-        let check = |expr: &str| promql::parse(expr).map(drop).map_err(|error| error.to_string());
-        rules::load(&name, &text, Duration::from_secs(60), &check).map_err(texts)?;
+        rules::load(&name, &text, Duration::from_secs(60), &promql_data::check).map_err(texts)?;
         return Ok("rules");
     }
     if root.get("server").is_some() {
@@ -77,7 +73,7 @@ pub(super) fn test(args: &TestArgs) -> anyhow::Result<ExitCode> {
         let base = path.parent().unwrap_or(Path::new("."));
         let engine = TestEngine {
             new_store: &|| Box::new(MemoryData::default()),
-            check: &|expr| promql::parse(expr).map(drop).map_err(|error| error.to_string()),
+            check: &promql_data::check,
             read_file: &|file| std::fs::read_to_string(base.join(file)).map_err(|error| format!("{file}: {error}")),
         };
         match test_runner::run(&name, &text, &engine) {
@@ -97,31 +93,4 @@ pub(super) fn test(args: &TestArgs) -> anyhow::Result<ExitCode> {
         }
     }
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-}
-
-/// Series in memory with PromQL over them.
-#[derive(Default)]
-struct MemoryData {
-    source: MemorySource,
-    engine: promql::Engine,
-}
-
-impl RuleData for MemoryData {
-    fn query(&self, expr: &str, at: Timestamp) -> Result<Vec<(Labels, f64)>, String> {
-        let output = self.engine.instant_text(&self.source, expr, at).map_err(|error| chain(&error))?;
-        output.value.into_instant_vector()
-    }
-
-    fn append(&mut self, samples: Vec<Sample>) {
-        for sample in samples {
-            let point = Point { at_ms: sample.at.millis(), value: sample.value };
-            match self.source.series.iter_mut().find(|series| series.labels == sample.labels) {
-                Some(series) => {
-                    let at = series.points.partition_point(|other| other.at_ms <= point.at_ms);
-                    series.points.insert(at, point);
-                }
-                None => self.source.series.push(Series { labels: sample.labels, points: vec![point] }),
-            }
-        }
-    }
 }

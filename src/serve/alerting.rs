@@ -9,35 +9,30 @@ use tracing::{error, warn};
 use super::Stores;
 use super::judging::Judging;
 use crate::incident::AlertChange;
-use crate::model::alert::INCIDENT_ALERT_NAME;
-use crate::model::{EventSeverity, Labels, Sample, Timestamp};
+use crate::model::alert::{INCIDENT_ALERT_NAME, IncidentNotice};
+use crate::model::{EventSeverity, Sample, Timestamp};
+use crate::notify::pipeline::Tick;
 use crate::notify::{Alerting, worker};
 use crate::platform::clock::Clock;
 use crate::platform::error::chain;
 use crate::platform::tasks::{TaskGroup, blocking};
-use crate::query::promql;
-use crate::rules::RuleData;
+use crate::query::promql::Engine;
+use crate::rules::promql_data::PromqlData;
 use crate::store::metrics::MetricStore;
+use crate::store::state::StateError;
 
 const EVERY: Duration = Duration::from_secs(1);
 
-/// Rules over the metric store.
-struct StoreData {
-    metrics: Arc<MetricStore>,
-    engine: promql::Engine,
-}
-
-impl RuleData for StoreData {
-    fn query(&self, expr: &str, at: Timestamp) -> Result<Vec<(Labels, f64)>, String> {
-        let output = self.engine.instant_text(&*self.metrics, expr, at).map_err(|error| chain(&error))?;
-        output.value.into_instant_vector()
-    }
-
-    fn append(&mut self, samples: Vec<Sample>) {
-        if let Err(error) = self.metrics.append(&samples) {
+/// One round on a thread that may block.
+fn round(alerting: &Alerting, metrics: &MetricStore, now: Timestamp, notices: &[IncidentNotice]) -> Result<Tick, StateError> {
+    let mut append = |samples: Vec<Sample>| {
+        if let Err(error) = metrics.append(&samples) {
             warn!(error = %chain(&error), "samples of rules could not be written");
         }
-    }
+    };
+    let engine = Engine::default();
+    let mut data = PromqlData { engine: &engine, source: metrics, append: &mut append, logs: None };
+    alerting.tick(now, &mut data, notices)
 }
 
 /// Starts the loop and the worker that delivers.
@@ -56,12 +51,8 @@ pub(super) fn start(stores: &Stores, alerting: &Arc<Alerting>, judging: &Judging
             ticks.tick().await;
             let now = clock.now();
             let notices = Arc::clone(&judging.notices.borrow());
-            let (round, store) = (Arc::clone(&alerting), Arc::clone(&metrics));
-            let done = blocking(move || {
-                let mut data = StoreData { metrics: store, engine: promql::Engine::default() };
-                round.tick(now, &mut data, &notices)
-            })
-            .await;
+            let (desk, store) = (Arc::clone(&alerting), Arc::clone(&metrics));
+            let done = blocking(move || round(&desk, &store, now, &notices)).await;
             match &done {
                 Ok(tick) => tick.errors.iter().for_each(|error| warn!("rule failed: {error}")),
                 Err(error) if !is_failing => error!(error = %chain(error), "alerts could not be written; trying again"),

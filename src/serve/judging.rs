@@ -2,7 +2,7 @@
 //!
 //! Events are stored before anything else hears of them. What must survive a restart is written when it changed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,7 +21,8 @@ use crate::model::alert::{IncidentNotice, MemberNotice};
 use crate::model::cluster::Cluster;
 use crate::model::incident::Incident;
 use crate::model::observation::MemberAddress;
-use crate::model::{Batch, Event, EventSeverity, Observation, Timestamp};
+use crate::model::sample::STALE_NAN;
+use crate::model::{Batch, Event, EventSeverity, Labels, Observation, Sample, Timestamp};
 use crate::platform::clock::Clock;
 use crate::platform::error::chain;
 use crate::platform::tasks::{TaskGroup, blocking};
@@ -65,6 +66,8 @@ struct Court {
     memory_written: Option<(String, String)>,
     memory_due: Timestamp,
     samples_due: Timestamp,
+    /// Series of the last round.
+    series: BTreeSet<Labels>,
     is_failing: bool,
 }
 
@@ -92,6 +95,7 @@ pub(super) fn start(
         memory_written: None,
         memory_due: now,
         samples_due: now,
+        series: BTreeSet::new(),
         is_failing: false,
         wiring,
     };
@@ -158,7 +162,12 @@ impl Court {
         self.show(clusters);
         if now >= self.samples_due {
             self.samples_due = now + SAMPLES_EVERY;
-            let samples = self.judge.samples(now);
+            let mut samples = self.judge.samples(now);
+            let current: BTreeSet<Labels> = samples.iter().map(|sample| sample.labels.clone()).collect();
+            // What became unknown must not linger as if it were known.
+            let gone = self.series.difference(&current);
+            samples.extend(gone.map(|labels| Sample::new(labels.clone(), now, STALE_NAN)));
+            self.series = current;
             self.write(Batch { samples, ..Batch::default() }).await;
         }
         if now >= self.memory_due {

@@ -14,8 +14,7 @@ use crate::config::{self, AuthMode, Config, DEFAULT_LISTEN};
 use crate::http::listen::TlsFiles;
 use crate::notify::config::Compiled;
 use crate::platform::yaml::Node;
-use crate::query::promql;
-use crate::rules::{self, RuleGroup, shipped};
+use crate::rules::{self, RuleGroup, promql_data, shipped};
 
 /// Groups that name no interval are evaluated this often.
 const RULES_EVERY: Duration = Duration::from_secs(15);
@@ -103,11 +102,10 @@ fn texts(problems: &[crate::platform::yaml::Problem]) -> Vec<String> {
 
 /// The rules of the files that are named, or those that come with the program.
 fn load_rules(config: &Config, config_file: Option<&Path>) -> Result<Vec<RuleGroup>, Vec<String>> {
-    let check = |expr: &str| promql::parse(expr).map(drop).map_err(|error| error.to_string());
     let mut found = Loaded::default();
     let Some(patterns) = &config.rule_files else {
         for (file, text) in shipped::FILES {
-            found.load(file, text, &check);
+            found.load(file, text, &promql_data::check);
         }
         return found.finish();
     };
@@ -119,7 +117,7 @@ fn load_rules(config: &Config, config_file: Option<&Path>) -> Result<Vec<RuleGro
         }
         for path in files {
             match std::fs::read_to_string(&path) {
-                Ok(text) => found.load(&path.display().to_string(), &text, &check),
+                Ok(text) => found.load(&path.display().to_string(), &text, &promql_data::check),
                 Err(error) => found.problems.push(format!("read {}: {error}", path.display())),
             }
         }

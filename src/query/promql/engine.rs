@@ -111,17 +111,6 @@ pub enum Value {
     Matrix(Vec<Series>),
 }
 
-impl Value {
-    /// What rules work with: a vector as it is, a scalar as one sample without labels; anything else is an error.
-    pub fn into_instant_vector(self) -> Result<Vec<(Labels, f64)>, String> {
-        match self {
-            Self::Scalar { value, .. } => Ok(vec![(Labels::default(), value)]),
-            Self::Vector(samples) => Ok(samples.into_iter().map(|sample| (sample.labels, sample.value)).collect()),
-            Self::String { .. } | Self::Matrix(_) => Err("rule result is not a vector or scalar".to_owned()),
-        }
-    }
-}
-
 /// A query's result and what should be said about it.
 #[derive(Clone, Debug)]
 pub struct Output {
