@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::collect::config::{ClusterConfig, DiscoverConfig};
+use crate::collect::config::{ClusterConfig, DcsConfig, DiscoverConfig, HttpUrl};
 use crate::collect::etcd::EtcdClient;
+use crate::collect::patroni::parse::member_key;
 use crate::collect::poll::CollectError;
 use crate::collect::services::Services;
 use crate::collect::targets::TargetKey;
@@ -41,7 +42,7 @@ impl Scope {
 /// Searches until the services stop. A scope that disappears is watched on: its members may live.
 pub(crate) async fn run(config: DiscoverConfig, services: Services) {
     let prefix = format!("/{}/", config.namespace.trim_matches('/'));
-    let urls: Vec<&str> = config.etcd.iter().map(crate::collect::config::HttpUrl::as_str).collect();
+    let urls: Vec<&str> = config.etcd.iter().map(HttpUrl::as_str).collect();
     let key = TargetKey::new("", "", "discovery", &format!("{} {prefix}", urls.join(" ")));
     let client = match EtcdClient::new(&config.dcs()) {
         Ok(client) => client,
@@ -64,6 +65,30 @@ pub(crate) async fn run(config: DiscoverConfig, services: Services) {
         record_since(&services, &key, started, result);
         tokio::time::sleep(SEARCH_EVERY).await;
     }
+}
+
+/// The scope of the cluster that one of the seeds belongs to, as the DCS has it: for seeds that do not answer.
+pub(crate) async fn scope_of(dcs: &DcsConfig, seeds: &[HttpUrl]) -> Option<String> {
+    let prefix = format!("/{}/", dcs.namespace.trim_matches('/'));
+    let client = EtcdClient::new(dcs).ok()?;
+    let range = client.range(&prefix, false).await.ok()?;
+    scope_with_seed(&range.keys, seeds)
+}
+
+fn scope_with_seed(keys: &[DcsKey], seeds: &[HttpUrl]) -> Option<String> {
+    let named = keys.iter().find_map(|key| {
+        let (path, member) = key.key.split_once("/members/")?;
+        let address = member_key(member, key.value.as_bytes()).ok()?;
+        let seed = address.rest_url.filter(|url| seeds.iter().any(|seed| seed.as_str() == url));
+        // Citus keeps its groups below the scope.
+        seed.and_then(|_| path.split('/').next().map(str::to_owned))
+    });
+    // Where the DCS holds one cluster only, that is the one, even though its members' keys are gone.
+    let only = || {
+        let mut scopes = scopes(keys).into_iter();
+        scopes.next().filter(|_| scopes.next().is_none()).map(|scope| scope.scope)
+    };
+    named.or_else(only)
 }
 
 fn start(config: &DiscoverConfig, prefix: &str, scope: &Scope, services: &Services) {
@@ -100,5 +125,25 @@ mod tests {
         let keys: Vec<DcsKey> = keys.map(|key| DcsKey { key: key.into(), ..DcsKey::default() }).into();
         let found: Vec<String> = scopes(&keys).iter().map(Scope::path).collect();
         assert_eq!(found, ["citus/0", "citus/1", "main"]);
+    }
+
+    #[test]
+    fn a_silent_seed_is_found_by_its_member_key_or_by_being_the_only_cluster() {
+        let seed = [HttpUrl::parse("http://10.0.0.2:8008").unwrap()];
+        let member = |scope: &str, host: &str| DcsKey {
+            key: format!("{scope}/members/m"),
+            value: format!(
+                r#"{{"conn_url":"postgres://{host}:5432/postgres","api_url":"http://{host}:8008/patroni"}}"#
+            ),
+            ..DcsKey::default()
+        };
+        for (keys, scope) in [
+            (vec![member("a", "10.0.0.1"), member("b", "10.0.0.2")], Some("b")),
+            (vec![member("a", "10.0.0.1"), member("c", "10.0.0.3")], None),
+            (vec![member("a", "10.0.0.1")], Some("a")),
+            (vec![], None),
+        ] {
+            assert_eq!(scope_with_seed(&keys, &seed).as_deref(), scope, "{keys:?}");
+        }
     }
 }

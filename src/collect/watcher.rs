@@ -9,6 +9,7 @@ use tracing::{info, warn};
 
 use crate::collect::config::{ClusterConfig, HttpUrl, TlsConfig};
 use crate::collect::directory::Directory;
+use crate::collect::discovery::scope_of;
 use crate::collect::etcd::keys::{self, KeysCollector};
 use crate::collect::etcd::watch::{KeySpace, watch};
 use crate::collect::patroni::{self, PatroniCollector, Place};
@@ -88,7 +89,7 @@ fn rest_client(tls: &TlsConfig) -> Result<HttpClient, HttpError> {
     HttpClient::new(patroni::REQUEST_TIMEOUT, patroni::BODY_BYTES_MAX, tls.ca_file.as_deref())
 }
 
-/// Asks the seeds in turn until one tells the scope.
+/// Asks the seeds in turn until one tells the scope; when none answers, the DCS may know whose they are.
 async fn find(watched: &Watched, http: &HttpClient, services: &Services) -> Directory {
     if let Some(scope) = &watched.scope {
         return Directory::new(scope);
@@ -110,13 +111,24 @@ async fn find(watched: &Watched, http: &HttpClient, services: &Services) -> Dire
                 }
             };
             if let Some(directory) = found {
-                for seed in &watched.config.patroni {
-                    services.context.targets.forget(&TargetKey::new(&name, "", "discovery", seed.as_str()));
-                }
+                forget_seeds(watched, &name, services);
                 return directory;
             }
         }
+        if let Some(dcs) = &watched.config.dcs
+            && let Some(scope) = scope_of(dcs, &watched.config.patroni).await
+        {
+            forget_seeds(watched, &name, services);
+            return Directory::new(&scope);
+        }
         tokio::time::sleep(SCOPE_EVERY).await;
+    }
+}
+
+/// What was listed as a seed is now listed as a member.
+fn forget_seeds(watched: &Watched, name: &str, services: &Services) {
+    for seed in &watched.config.patroni {
+        services.context.targets.forget(&TargetKey::new(name, "", "discovery", seed.as_str()));
     }
 }
 
