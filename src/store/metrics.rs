@@ -320,12 +320,13 @@ impl MetricStore {
     /// Moves finished windows to blocks, drops their log, deletes blocks past the retention. Call once a minute.
     pub fn maintain(&self, now: Timestamp) -> Result<(), MetricError> {
         let _only_one = self.maintaining.lock();
+        // First, since on a full disk this is what makes room.
+        self.delete_old_blocks(now)?;
         self.freeze(now)?;
         let frozen = self.state.read().frozen.clone();
         for window in frozen {
             self.write_block(&window)?;
         }
-        self.delete_old_blocks(now)?;
         let min_ms = self.state.read().head.min_ms().unwrap_or_else(|| window_start(now.millis()));
         self.wal.lock().drop_before(min_ms).map_err(MetricError::ShortenLog)
     }

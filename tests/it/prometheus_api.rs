@@ -204,3 +204,27 @@ async fn remote_write_is_idempotent_and_refuses_openly() {
     assert_eq!(response.status().as_u16(), 400);
     served.stop().await;
 }
+
+/// `DARAJI_PROMTOOL=/path/to/promtool cargo test --test it promtool -- --ignored` (or `promtool` on the PATH).
+#[tokio::test]
+#[ignore = "needs promtool; asked for, it fails where there is none"]
+async fn promtool_queries() {
+    let program = std::env::var("DARAJI_PROMTOOL").unwrap_or_else(|_| "promtool".to_owned());
+    let served = Served::start().await;
+    served.store.append(&[up("a", START_SECS, 1.0)]).unwrap();
+    let (url, time, later) = (served.url(""), START_SECS.to_string(), (START_SECS + 60).to_string());
+    let cases: [(&[&str], &str); 5] = [
+        (&["query", "instant", &url, "1+1"], "scalar: 2"),
+        (&["query", "instant", "--time", &time, &url, "up"], "up{job=\"a\"} => 1"),
+        (&["query", "range", "--start", &time, "--end", &later, "--step", "60s", &url, "up"], "1 @[1700000060]"),
+        (&["query", "labels", "--start", &time, "--end", &later, &url, "job"], "a"),
+        (&["query", "series", "--match", "up", "--start", &time, "--end", &later, &url], "job=\"a\""),
+    ];
+    for (arguments, expected) in cases {
+        let output = tokio::process::Command::new(&program).args(arguments).env_remove("http_proxy").output().await;
+        let output = output.unwrap_or_else(|error| panic!("cannot run {program} (set DARAJI_PROMTOOL): {error}"));
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success() && text.contains(expected), "{arguments:?}: {text}{output:?}");
+    }
+    served.stop().await;
+}
