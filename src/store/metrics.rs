@@ -29,7 +29,8 @@ use std::time::Duration;
 use parking_lot::{Mutex, RwLock};
 use tracing::{error, info, warn};
 
-use crate::model::{Labels, Sample, Timestamp};
+use crate::model::labels::METRIC_NAME;
+use crate::model::{Sample, Timestamp};
 use crate::platform::clock::Clock;
 use crate::platform::disk::Disk;
 use crate::platform::error::chain;
@@ -45,7 +46,7 @@ pub use chunk::Point;
 pub use select::{Selection, Series};
 
 /// Samples further ahead of our clock than this are refused.
-const FUTURE_MAX: Duration = Duration::from_secs(600);
+const FUTURE_MAX: Duration = Duration::from_mins(10);
 /// A window that is still being written to late is moved to a block at the latest after this.
 const LATE_WINDOW_AGE_MAX_MS: i64 = 3600 * 1000;
 /// A late window that was not written to for this long is moved to a block.
@@ -67,11 +68,7 @@ pub struct MetricOptions {
 
 impl Default for MetricOptions {
     fn default() -> Self {
-        Self {
-            retention: Duration::from_secs(30 * 24 * 3600),
-            out_of_order: Duration::from_secs(3600),
-            max_series: 2_000_000,
-        }
+        Self { retention: Duration::from_hours(30 * 24), out_of_order: Duration::from_hours(1), max_series: 2_000_000 }
     }
 }
 
@@ -323,12 +320,13 @@ impl MetricStore {
     /// Moves finished windows to blocks, drops their log, deletes blocks past the retention. Call once a minute.
     pub fn maintain(&self, now: Timestamp) -> Result<(), MetricError> {
         let _only_one = self.maintaining.lock();
+        // First, since on a full disk this is what makes room.
+        self.delete_old_blocks(now)?;
         self.freeze(now)?;
         let frozen = self.state.read().frozen.clone();
         for window in frozen {
             self.write_block(&window)?;
         }
-        self.delete_old_blocks(now)?;
         let min_ms = self.state.read().head.min_ms().unwrap_or_else(|| window_start(now.millis()));
         self.wal.lock().drop_before(min_ms).map_err(MetricError::ShortenLog)
     }
@@ -343,8 +341,13 @@ impl MetricStore {
             let quiet = now_ms.saturating_sub(last_ms) >= LATE_WINDOW_IDLE_MS;
             start_ms <= over_before_ms && (quiet || now_ms.saturating_sub(first_ms) >= LATE_WINDOW_AGE_MAX_MS)
         };
-        let due: Vec<i64> =
-            state.head.windows.iter().filter(|(start, times)| is_due(**start, **times)).map(|(start, _)| *start).collect();
+        let due: Vec<i64> = state
+            .head
+            .windows
+            .iter()
+            .filter(|(start, times)| is_due(**start, **times))
+            .map(|(start, _)| *start)
+            .collect();
         if due.is_empty() {
             return Ok(());
         }
@@ -463,8 +466,8 @@ impl MetricStore {
     /// The metric names with the most series in memory, most first.
     pub fn top_metric_names(&self, limit: usize) -> Vec<(String, usize)> {
         self.top(limit, |(name, values)| {
-            let is_name = name.as_ref() == crate::model::labels::METRIC_NAME;
-            is_name.then(|| values.iter().map(|(value, ids)| (value.to_string(), ids.len())).collect()).unwrap_or_default()
+            let names = values.iter().filter(|_| name.as_ref() == METRIC_NAME);
+            names.map(|(value, ids)| (value.to_string(), ids.len())).collect()
         })
     }
 
@@ -490,12 +493,6 @@ impl MetricStore {
         all.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
         all.truncate(limit);
         all
-    }
-
-    /// Whether any sample of the series is in memory; for tests of recovery.
-    pub fn has_series(&self, labels: &Labels) -> bool {
-        let matchers: Vec<_> = labels.iter().map(|(name, value)| crate::model::Matcher::equal(name, value)).collect();
-        !self.state.read().head.select(&matchers, i64::MIN, i64::MAX).is_empty()
     }
 }
 

@@ -205,7 +205,9 @@ fn labels<'a>(mut rest: &'a str, builder: &mut LabelsBuilder) -> Result<&'a str,
         let quoted = rest.strip_prefix('"').and_then(|body| body.split_once('"'));
         let (name, after) = match quoted {
             Some(found) => found,
-            None => rest.split_at_checked(rest.find(['=', ' ', '\t', ',', '}']).ok_or(Problem::BadLabels)?).ok_or(Problem::BadLabels)?,
+            None => rest
+                .split_at_checked(rest.find(['=', ' ', '\t', ',', '}']).ok_or(Problem::BadLabels)?)
+                .ok_or(Problem::BadLabels)?,
         };
         let after = after.trim_start_matches([' ', '\t']);
         let Some(value) = after.strip_prefix('=') else {
@@ -304,7 +306,7 @@ mod tests {
             ("up 1 2 3", Problem::TrailingText),
             (r#"up{a="1",a="2"} 1"#, Problem::DuplicateLabel),
             (r#"up{a="1" 1"#, Problem::BadLabels),
-            (r#"up{a=1} 1"#, Problem::BadLabels),
+            ("up{a=1} 1", Problem::BadLabels),
             (r#"{a="1"} 1"#, Problem::NoName),
         ];
         for (line, problem) in cases {

@@ -16,7 +16,9 @@ pub const DECOMPRESSED_BYTES_MAX: usize = 32 << 20;
 pub enum RemoteWriteError {
     #[error("the request is not a snappy block")]
     Snappy(#[source] snap::Error),
-    #[error("the request decompresses to {bytes} bytes; at most {DECOMPRESSED_BYTES_MAX} are taken, send smaller batches")]
+    #[error(
+        "the request decompresses to {bytes} bytes; at most {DECOMPRESSED_BYTES_MAX} are taken, send smaller batches"
+    )]
     TooLarge { bytes: usize },
     #[error("the request is not a prometheus.WriteRequest")]
     Protobuf(#[source] prost::DecodeError),
@@ -79,9 +81,11 @@ pub fn decode(body: &[u8]) -> Result<WriteRequest, RemoteWriteError> {
         request.histograms += series.histograms.len();
         request.exemplars += series.exemplars.len();
         match labels_of(&series) {
-            Ok(labels) => request.samples.extend(series.samples.iter().map(|sample| {
-                Sample::new(labels.clone(), Timestamp::from_millis(sample.timestamp_ms), sample.value)
-            })),
+            Ok(labels) => {
+                request.samples.extend(series.samples.iter().map(|sample| {
+                    Sample::new(labels.clone(), Timestamp::from_millis(sample.timestamp_ms), sample.value)
+                }));
+            }
             Err(why) => request.invalid_series.push(why),
         }
     }

@@ -42,7 +42,7 @@ fn batches_in(store: &MetricStore) -> i64 {
         let series = series.unwrap();
         for (number, point) in (0..).zip(&series.points) {
             assert_eq!(point.at_ms, batch_time(number).millis(), "{}", series.labels);
-            assert_eq!(point.value, number as f64);
+            assert_eq!(point.value.to_bits(), (number as f64).to_bits());
         }
         counts.push(i64::try_from(series.points.len()).unwrap());
     }

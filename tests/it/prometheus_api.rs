@@ -82,7 +82,8 @@ async fn grafanas_health_check_and_queries() {
     assert!(response.text().await.unwrap().find("resultType") < Some(60), "Grafana wants the type before the result");
 
     let (_, body) = served.get("/api/v1/query?query=up").await;
-    let sample = |job: &str, value: &str| json!({"metric": {"__name__": "up", "job": job}, "value": [START_SECS, value]});
+    let sample =
+        |job: &str, value: &str| json!({"metric": {"__name__": "up", "job": job}, "value": [START_SECS, value]});
     assert_eq!(body["data"], json!({"resultType": "vector", "result": [sample("a", "1"), sample("b", "0.1")]}));
 
     let range = format!("query=sum(up)&start={}&end={}.5&step=15s", START_SECS - 45, START_SECS);
@@ -134,14 +135,38 @@ async fn errors_have_prometheus_words_and_codes() {
     let served = Served::start().await;
     served.store.append(&[up("a", START_SECS, 1.0), up("b", START_SECS, 1.0)]).unwrap();
     let cases = [
-        ("query", "query=sum(", 400, "bad_data", "invalid parameter \"query\": 1:5: parse error: unexpected end of input"),
+        (
+            "query",
+            "query=sum(",
+            400,
+            "bad_data",
+            "invalid parameter \"query\": 1:5: parse error: unexpected end of input",
+        ),
         ("query", "", 400, "bad_data", "no expression found in input"),
-        ("query", "query=up&time=x", 400, "bad_data", "invalid parameter \"time\": cannot parse \"x\" to a valid timestamp"),
+        (
+            "query",
+            "query=up&time=x",
+            400,
+            "bad_data",
+            "invalid parameter \"time\": cannot parse \"x\" to a valid timestamp",
+        ),
         ("query", "query=up*on()up", 422, "execution", "many-to-many matching not allowed"),
         ("query", "query=foo(up)", 400, "bad_data", "unknown function with name \"foo\""),
-        ("query_range", "query=up&start=2&end=1&step=1", 400, "bad_data", "end timestamp must not be before start time"),
+        (
+            "query_range",
+            "query=up&start=2&end=1&step=1",
+            400,
+            "bad_data",
+            "end timestamp must not be before start time",
+        ),
         ("query_range", "query=up&start=1&end=2&step=0", 400, "bad_data", "zero or negative query resolution step"),
-        ("query_range", "query=up&start=0&end=11001&step=1", 400, "bad_data", "exceeded maximum resolution of 11,000 points"),
+        (
+            "query_range",
+            "query=up&start=0&end=11001&step=1",
+            400,
+            "bad_data",
+            "exceeded maximum resolution of 11,000 points",
+        ),
         ("series", "", 400, "bad_data", "no match[] parameter provided"),
         ("query", "query=up&timeout=0", 503, "timeout", "query timed out"),
     ];
@@ -159,7 +184,10 @@ async fn errors_have_prometheus_words_and_codes() {
 async fn remote_write_is_idempotent_and_refuses_openly() {
     let served = Served::start().await;
     let send = async |samples: &[Sample], kind: &str| {
-        let request = client().post(served.url("/api/v1/write")).header("content-type", kind).header("content-encoding", "snappy");
+        let request = client()
+            .post(served.url("/api/v1/write"))
+            .header("content-type", kind)
+            .header("content-encoding", "snappy");
         let response = request.body(remote_write::encode(samples).unwrap()).send().await.unwrap();
         (response.status().as_u16(), response.text().await.unwrap())
     };
@@ -174,5 +202,29 @@ async fn remote_write_is_idempotent_and_refuses_openly() {
     assert_eq!(send(&[up("a", START_SECS, 1.0)], version_2).await.0, 415);
     let response = client().post(served.url("/api/v1/write")).body("nonsense").send().await.unwrap();
     assert_eq!(response.status().as_u16(), 400);
+    served.stop().await;
+}
+
+/// `DARAJI_PROMTOOL=/path/to/promtool cargo test --test it promtool -- --ignored` (or `promtool` on the PATH).
+#[tokio::test]
+#[ignore = "needs promtool; asked for, it fails where there is none"]
+async fn promtool_queries() {
+    let program = std::env::var("DARAJI_PROMTOOL").unwrap_or_else(|_| "promtool".to_owned());
+    let served = Served::start().await;
+    served.store.append(&[up("a", START_SECS, 1.0)]).unwrap();
+    let (url, time, later) = (served.url(""), START_SECS.to_string(), (START_SECS + 60).to_string());
+    let cases: [(&[&str], &str); 5] = [
+        (&["query", "instant", &url, "1+1"], "scalar: 2"),
+        (&["query", "instant", "--time", &time, &url, "up"], "up{job=\"a\"} => 1"),
+        (&["query", "range", "--start", &time, "--end", &later, "--step", "60s", &url, "up"], "1 @[1700000060]"),
+        (&["query", "labels", "--start", &time, "--end", &later, &url, "job"], "a"),
+        (&["query", "series", "--match", "up", "--start", &time, "--end", &later, &url], "job=\"a\""),
+    ];
+    for (arguments, expected) in cases {
+        let output = tokio::process::Command::new(&program).args(arguments).env_remove("http_proxy").output().await;
+        let output = output.unwrap_or_else(|error| panic!("cannot run {program} (set DARAJI_PROMTOOL): {error}"));
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success() && text.contains(expected), "{arguments:?}: {text}{output:?}");
+    }
     served.stop().await;
 }

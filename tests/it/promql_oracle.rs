@@ -72,12 +72,16 @@ fn data() -> Vec<Sample> {
     for (series, member) in ["n1", "n2", "n3"].into_iter().enumerate() {
         let (mut counter, mut buckets) = (0.0, [0.0; 4]);
         for tick in 0..120 {
-            let at = Timestamp::from_millis((START_SECS - 1800 + tick * 15) * 1000 + (next() * 20.0) as i64);
+            #[expect(clippy::cast_possible_truncation, reason = "below 20")]
+            let jitter_ms = (next() * 20.0) as i64;
+            let at = Timestamp::from_millis((START_SECS - 1800 + tick * 15) * 1000 + jitter_ms);
             let mut push = |name: &str, extra: &[(&str, &str)], value: f64| {
                 let labels = Labels::metric(name, &[&[("member", member), ("cluster", "c1")], extra].concat());
                 samples.push(Sample::new(labels, at, value));
             };
-            buckets.iter_mut().for_each(|bucket| *bucket += (next() * 5.0).floor());
+            for bucket in &mut buckets {
+                *bucket += (next() * 5.0).floor();
+            }
             let (gauge, step) = ((next() - 0.5) * 50.0, (next() * 100.0).floor());
             counter = if tick % 47 == 46 { 0.0 } else { counter + step };
             push("requests_total", &[], counter);
@@ -210,7 +214,10 @@ const QUERIES: &[&str] = &[
 
 fn close(a: &str, b: &str) -> bool {
     let (Ok(a), Ok(b)) = (a.parse::<f64>(), b.parse::<f64>()) else { return a == b };
-    (a.is_nan() && b.is_nan()) || a == b || (a - b).abs() <= TOLERANCE * a.abs().max(b.abs()).max(1.0)
+    // Infinities have no distance.
+    (a.is_nan() && b.is_nan())
+        || a.to_bits() == b.to_bits()
+        || (a - b).abs() <= TOLERANCE * a.abs().max(b.abs()).max(1.0)
 }
 
 /// Equal up to rounding of numbers in strings.
@@ -238,7 +245,12 @@ async fn ask(url: &str, form: &[(&str, &str)], ordered: bool) -> Value {
     if let (Some(result), false) = (data["result"].as_array_mut(), ordered) {
         result.sort_by_key(|series| {
             let metric = series["metric"].as_object().cloned().unwrap_or_default();
-            metric.into_iter().collect::<std::collections::BTreeMap<_, _>>().into_iter().map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>()
+            metric
+                .into_iter()
+                .collect::<std::collections::BTreeMap<_, _>>()
+                .into_iter()
+                .map(|(k, v)| format!("{k}={v}"))
+                .collect::<Vec<_>>()
         });
     }
     data
@@ -263,7 +275,8 @@ async fn same_answers_as_prometheus() {
     write(&prometheus.base, &samples).await;
     write(&ours, &samples).await;
     let (start, end) = ((START_SECS - 1700).to_string(), (START_SECS + 200).to_string());
-    let times: Vec<String> = [-1800, -900, -601, -290, 0, 250].iter().map(|offset| (START_SECS + offset).to_string()).collect();
+    let times: Vec<String> =
+        [-1800, -900, -601, -290, 0, 250].iter().map(|offset| (START_SECS + offset).to_string()).collect();
     let mut problems = Vec::new();
     for query in QUERIES {
         let range = [("query", *query), ("start", &start), ("end", &end), ("step", "37")];

@@ -28,7 +28,8 @@ use daraji::store::metrics::{Point, Series};
 const TOLERANCE: f64 = 1e-9;
 
 fn close(a: f64, b: f64) -> bool {
-    (a.is_nan() && b.is_nan()) || a == b || (a - b).abs() <= TOLERANCE * a.abs().max(b.abs())
+    // Infinities have no distance.
+    (a.is_nan() && b.is_nan()) || a.to_bits() == b.to_bits() || (a - b).abs() <= TOLERANCE * a.abs().max(b.abs())
 }
 
 /// Values in the notation of `load`; `None` is a gap.
@@ -56,9 +57,8 @@ fn parse_run(word: &str, values: &mut Vec<Option<f64>>) -> Option<()> {
         return Some(());
     }
     // The step's sign is the last one that is neither first nor in an exponent.
-    let sign = start.char_indices().rfind(|(at, c)| {
-        matches!(c, '+' | '-') && *at > 0 && !start[..*at].ends_with(['e', 'E'])
-    });
+    let sign =
+        start.char_indices().rfind(|(at, c)| matches!(c, '+' | '-') && *at > 0 && !start[..*at].ends_with(['e', 'E']));
     let (first, step): (f64, f64) = match sign {
         Some((at, _)) => (start[..at].parse().ok()?, start[at..].parse().ok()?),
         None => (start.parse().ok()?, 0.0),
@@ -74,7 +74,6 @@ fn split_series(line: &str) -> Result<(Labels, &str), String> {
     for (at, c) in line.char_indices() {
         match (quoted, c) {
             (Some(quote), c) if c == quote => quoted = None,
-            (Some(_), _) => {}
             (None, '"' | '\'' | '`') => quoted = Some(c),
             (None, '{') => depth += 1,
             (None, '}') => depth -= 1,
@@ -95,7 +94,7 @@ struct Runner {
 }
 
 fn time(text: &str) -> Result<i64, String> {
-    let seconds = text.parse::<f64>().ok().map(|seconds| (seconds * 1000.0) as i64);
+    let seconds = text.parse::<i64>().ok().map(|seconds| seconds * 1000);
     seconds.or_else(|| parse_duration_ms(text)).ok_or_else(|| format!("{text:?} is not a time"))
 }
 
@@ -126,9 +125,8 @@ impl Runner {
         for line in body {
             let (labels, values) = split_series(line)?;
             let points = (0..).zip(parse_values(values)?);
-            let points: Vec<Point> = points
-                .filter_map(|(i, value)| Some(Point { at_ms: i64::from(i) * step_ms, value: value? }))
-                .collect();
+            let points: Vec<Point> =
+                points.filter_map(|(i, value)| Some(Point { at_ms: i64::from(i) * step_ms, value: value? })).collect();
             self.source.series.push(Series { labels, points });
         }
         Ok(())
@@ -138,7 +136,7 @@ impl Runner {
         let spec = RangeSpec {
             start: Timestamp::from_millis(from),
             end: Timestamp::from_millis(to),
-            step: Duration::from_millis(step as u64),
+            step: Duration::from_millis(step.unsigned_abs()),
         };
         let Output { value, .. } = self.engine.range(&self.source, &parse(text)?, spec, &Limits::default())?;
         match value {
@@ -196,8 +194,8 @@ impl Runner {
         let middle: Vec<(Labels, f64)> = series.iter().filter_map(point).collect();
         let mut wanted: Vec<(Labels, f64)> = instant.iter().map(|s| (s.labels.clone(), s.value)).collect();
         wanted.sort_by(|a, b| a.0.cmp(&b.0));
-        let same = middle.len() == wanted.len()
-            && middle.iter().zip(&wanted).all(|(a, b)| a.0 == b.0 && close(a.1, b.1));
+        let same =
+            middle.len() == wanted.len() && middle.iter().zip(&wanted).all(|(a, b)| a.0 == b.0 && close(a.1, b.1));
         if same { Ok(()) } else { Err(format!("as a range got {middle:#?}")) }
     }
 

@@ -96,7 +96,9 @@ fn unescape_name(name: &str) -> String {
             rest = next;
         } else {
             let code = after.split_once('_');
-            let Some((Some(c), next)) = code.map(|(hex, next)| (u32::from_str_radix(hex, 16).ok().and_then(char::from_u32), next)) else {
+            let Some((Some(c), next)) =
+                code.map(|(hex, next)| (u32::from_str_radix(hex, 16).ok().and_then(char::from_u32), next))
+            else {
                 return name.to_owned();
             };
             out.push(c);

@@ -44,9 +44,9 @@ impl Params {
 
     pub(super) fn time(&self, name: &str) -> Result<Option<Timestamp>, ApiError> {
         let Some(text) = self.get(name) else { return Ok(None) };
-        parse_time(text).map(Some).ok_or_else(|| {
-            ApiError::bad_parameter(name, format!("cannot parse {text:?} to a valid timestamp"))
-        })
+        parse_time(text)
+            .map(Some)
+            .ok_or_else(|| ApiError::bad_parameter(name, format!("cannot parse {text:?} to a valid timestamp")))
     }
 
     pub(super) fn required_time(&self, name: &str) -> Result<Timestamp, ApiError> {
@@ -56,9 +56,9 @@ impl Params {
 
     pub(super) fn duration(&self, name: &str) -> Result<Option<Duration>, ApiError> {
         let Some(text) = self.get(name) else { return Ok(None) };
-        parse_duration(text).map(Some).ok_or_else(|| {
-            ApiError::bad_parameter(name, format!("cannot parse {text:?} to a valid duration"))
-        })
+        parse_duration(text)
+            .map(Some)
+            .ok_or_else(|| ApiError::bad_parameter(name, format!("cannot parse {text:?} to a valid duration")))
     }
 
     pub(super) fn required_duration(&self, name: &str) -> Result<Duration, ApiError> {

@@ -22,7 +22,7 @@ use crate::store::metrics::{MetricError, MetricStore};
 use crate::wire::remote_write::{self, WriteRequest};
 
 /// Samples older than this are not federated.
-const LOOKBACK: Duration = Duration::from_secs(300);
+const LOOKBACK: Duration = Duration::from_mins(5);
 
 /// Takes a remote write 1.0 request. What is valid is stored even if the rest is refused; repeating is harmless.
 pub(super) async fn write(State(state): State<PrometheusState>, headers: HeaderMap, body: Bytes) -> Response {
@@ -33,7 +33,8 @@ pub(super) async fn write(State(state): State<PrometheusState>, headers: HeaderM
         return (StatusCode::UNSUPPORTED_MEDIA_TYPE, problem).into_response();
     }
     let kind = header(header::CONTENT_TYPE);
-    let is_version_1 = kind.is_empty() || kind == "application/x-protobuf" || kind.ends_with("proto=prometheus.WriteRequest");
+    let is_version_1 =
+        kind.is_empty() || kind == "application/x-protobuf" || kind.ends_with("proto=prometheus.WriteRequest");
     if !is_version_1 {
         let problem = format!("{kind} is not supported; send application/x-protobuf (remote write 1.0)\n");
         return (StatusCode::UNSUPPORTED_MEDIA_TYPE, problem).into_response();

@@ -47,10 +47,13 @@ pub(super) fn eval(evaluator: &Evaluator<'_>, aggregate: &Aggregate) -> Eval<Vec
                 count_values(evaluator, &labels, name, &members, &mut results)?;
             }
             (AggregateOp::Quantile, Parameter::Numbers(q)) => {
-                let of = |step: usize, values: &mut Vec<f64>| quantile(q.get(step).copied().unwrap_or(f64::NAN), values);
+                let of =
+                    |step: usize, values: &mut Vec<f64>| quantile(q.get(step).copied().unwrap_or(f64::NAN), values);
                 evaluator.keep(fold(evaluator, labels, &members, of), &mut results)?;
             }
-            (op, _) => evaluator.keep(fold(evaluator, labels, &members, |_, values| reduce(op, values)), &mut results)?,
+            (op, _) => {
+                evaluator.keep(fold(evaluator, labels, &members, |_, values| reduce(op, values)), &mut results)?;
+            }
         }
     }
     if aggregate.op == AggregateOp::CountValues { merge(results) } else { Ok(results) }
@@ -82,7 +85,9 @@ fn reduce(op: AggregateOp, values: &[f64]) -> f64 {
         AggregateOp::Count => values.len() as f64,
         AggregateOp::Avg => {
             let mut mean = Mean::default();
-            values.iter().for_each(|value| mean.add(*value));
+            for value in values {
+                mean.add(*value);
+            }
             mean.value()
         }
         AggregateOp::Min => extreme(|value, best| value < best),

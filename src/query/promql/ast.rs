@@ -55,13 +55,19 @@ pub enum ExprKind {
     String(String),
     Selector(Selector),
     /// A selector over a range of milliseconds.
-    Range { selector: Selector, range_ms: i64 },
+    Range {
+        selector: Selector,
+        range_ms: i64,
+    },
     Subquery(Box<Subquery>),
     Call(Call),
     Aggregate(Box<Aggregate>),
     Binary(Box<Binary>),
     /// `-e`, or `+e` when not negated.
-    Unary { negate: bool, expr: Box<Expr> },
+    Unary {
+        negate: bool,
+        expr: Box<Expr>,
+    },
     Paren(Box<Expr>),
 }
 
@@ -301,7 +307,7 @@ impl fmt::Display for DurationText {
         // Years and weeks only when they are exact, as Prometheus prints them.
         for (unit, unit_ms, exact) in UNITS {
             let times = rest / unit_ms;
-            if times > 0 && (!exact || rest % unit_ms == 0) {
+            if times > 0 && (!exact || rest.is_multiple_of(unit_ms)) {
                 write!(f, "{times}{unit}")?;
                 rest -= times * unit_ms;
             }

@@ -4,10 +4,10 @@ use regex::Regex;
 use rustc_hash::FxHashSet;
 
 use super::ast::{Call, Expr, ExprKind, ValueType};
-use super::eval::{ABSENT, Column, Eval, Evaluator, Val, is_absent, merge, same_labels_error};
+use super::engine::QueryError;
+use super::eval::{ABSENT, Column, Eval, Evaluator, Val, is_absent, map_values, merge, same_labels_error};
 use super::functions::{Body, Special, date_part};
 use super::histogram;
-use super::engine::QueryError;
 use crate::model::Labels;
 use crate::model::labels::METRIC_NAME;
 use crate::model::matcher::{MatchOp, anchored_regex};
@@ -32,7 +32,7 @@ pub(super) fn eval(evaluator: &Evaluator<'_>, call: &Call) -> Eval<Val> {
     match call.function.body {
         Body::Math(apply) => {
             let columns = evaluator.vector(arg(call, 0)?)?;
-            evaluator.map_values(columns, |_, value| apply(value)).map(Val::Vector)
+            map_values(columns, |_, value| apply(value)).map(Val::Vector)
         }
         Body::Date(part) => date(evaluator, call, part),
         Body::Window(apply) => over_range(evaluator, call, apply, false),
@@ -73,7 +73,7 @@ fn date(evaluator: &Evaluator<'_>, call: &Call, part: fn(chrono::DateTime<chrono
         None => vec![Column { labels: Labels::default(), values: times(evaluator) }],
     };
     let apply = |_, value: f64| if value.is_finite() { date_part(part, value).unwrap_or(f64::NAN) } else { f64::NAN };
-    evaluator.map_values(columns, apply).map(Val::Vector)
+    map_values(columns, apply).map(Val::Vector)
 }
 
 /// The steps' times in seconds.
@@ -132,12 +132,12 @@ fn scalar(evaluator: &Evaluator<'_>, call: &Call) -> Eval<Val> {
 
 /// Labels that the absent series would have: from equality matchers whose label is named once.
 fn absent_labels(expr: &Expr) -> Labels {
-    let selector = match &expr.inner().kind {
-        ExprKind::Selector(selector) | ExprKind::Range { selector, .. } => selector,
-        _ => return Labels::default(),
+    let (ExprKind::Selector(selector) | ExprKind::Range { selector, .. }) = &expr.inner().kind else {
+        return Labels::default();
     };
     let named_once = |name: &str| selector.matchers.iter().filter(|matcher| matcher.name == name).count() == 1;
-    let usable = selector.matchers.iter().filter(|m| m.op == MatchOp::Equal && m.name != METRIC_NAME && named_once(&m.name));
+    let usable =
+        selector.matchers.iter().filter(|m| m.op == MatchOp::Equal && m.name != METRIC_NAME && named_once(&m.name));
     Labels::from_pairs(usable.map(|matcher| (matcher.name.as_str(), matcher.value.as_str())))
 }
 
@@ -172,11 +172,11 @@ fn clamp(evaluator: &Evaluator<'_>, call: &Call, special: Special) -> Eval<Val> 
     let max = |a: f64, b: f64| if a.is_nan() || b.is_nan() { f64::NAN } else { a.max(b) };
     let min = |a: f64, b: f64| if a.is_nan() || b.is_nan() { f64::NAN } else { a.min(b) };
     let columns = match special {
-        Special::ClampMin => evaluator.map_values(columns, |step, value| max(at(&bound, step), value)),
-        Special::ClampMax => evaluator.map_values(columns, |step, value| min(at(&bound, step), value)),
+        Special::ClampMin => map_values(columns, |step, value| max(at(&bound, step), value)),
+        Special::ClampMax => map_values(columns, |step, value| min(at(&bound, step), value)),
         _ => {
             let upper = evaluator.scalar(arg(call, 2)?)?;
-            evaluator.map_values(columns, |step, value| {
+            map_values(columns, |step, value| {
                 let (low, high) = (at(&bound, step), at(&upper, step));
                 if low > high { ABSENT } else { max(low, min(high, value)) }
             })
@@ -196,7 +196,7 @@ fn round(evaluator: &Evaluator<'_>, call: &Call) -> Eval<Val> {
         let inverse = 1.0 / nearest.get(step).copied().unwrap_or(1.0);
         (value * inverse + 0.5).floor() / inverse
     };
-    evaluator.map_values(columns, apply).map(Val::Vector)
+    map_values(columns, apply).map(Val::Vector)
 }
 
 fn sort(evaluator: &Evaluator<'_>, call: &Call, descending: bool) -> Eval<Val> {
@@ -230,11 +230,11 @@ fn timestamp(evaluator: &Evaluator<'_>, call: &Call) -> Eval<Val> {
     let expr = arg(call, 0)?;
     if let ExprKind::Selector(selector) = &expr.inner().kind {
         let columns = evaluator.selector(selector, true)?;
-        return evaluator.map_values(columns, |_, value| value).map(Val::Vector);
+        return map_values(columns, |_, value| value).map(Val::Vector);
     }
     let times = times(evaluator);
     let columns = evaluator.vector(expr)?;
-    evaluator.map_values(columns, |step, _| times.get(step).copied().unwrap_or(f64::NAN)).map(Val::Vector)
+    map_values(columns, |step, _| times.get(step).copied().unwrap_or(f64::NAN)).map(Val::Vector)
 }
 
 fn check_label_name(name: &str, function: &str) -> Eval<()> {
@@ -251,9 +251,8 @@ fn label_replace(evaluator: &Evaluator<'_>, call: &Call) -> Eval<Val> {
     let source = text(evaluator, call, 3)?;
     let pattern = text(evaluator, call, 4)?;
     check_label_name(&target, "label_replace")?;
-    let regex: Regex = anchored_regex(&pattern).map_err(|_| {
-        QueryError::Execution(format!("invalid regular expression in label_replace(): {pattern}"))
-    })?;
+    let regex: Regex = anchored_regex(&pattern)
+        .map_err(|_| QueryError::Execution(format!("invalid regular expression in label_replace(): {pattern}")))?;
     for column in &mut columns {
         let value = column.labels.get(&source).unwrap_or("");
         if let Some(captures) = regex.captures(value) {

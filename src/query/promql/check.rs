@@ -86,9 +86,9 @@ pub(super) fn call(call: &Call, span: Span) -> Checked {
     if given > most && !function.repeats {
         return complain("at most ", most);
     }
-    let Some(last) = function.args.last() else { return Ok(()) };
+    let Some(repeated) = function.args.last() else { return Ok(()) };
     for (index, arg) in call.args.iter().enumerate() {
-        let wanted = function.args.get(index).unwrap_or(last);
+        let wanted = function.args.get(index).unwrap_or(repeated);
         expect_type(arg, *wanted, &format!("call to function {:?}", function.name))?;
     }
     Ok(())

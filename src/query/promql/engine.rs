@@ -66,11 +66,11 @@ pub struct EngineOptions {
 impl Default for EngineOptions {
     fn default() -> Self {
         Self {
-            lookback: Duration::from_secs(300),
-            timeout: Duration::from_secs(120),
+            lookback: Duration::from_mins(5),
+            timeout: Duration::from_mins(2),
             samples_max: 50_000_000,
             bytes_max: 256 << 20,
-            default_step: Duration::from_secs(60),
+            default_step: Duration::from_mins(1),
         }
     }
 }
@@ -103,8 +103,14 @@ pub struct InstantSample {
 /// A query's result.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value {
-    Scalar { at_ms: i64, value: f64 },
-    String { at_ms: i64, value: String },
+    Scalar {
+        at_ms: i64,
+        value: f64,
+    },
+    String {
+        at_ms: i64,
+        value: String,
+    },
     /// Sorted by labels unless the expression orders them.
     Vector(Vec<InstantSample>),
     /// Sorted by labels.
@@ -139,7 +145,9 @@ impl Budget {
     pub(super) fn take_samples(&self, samples: usize) -> Result<(), QueryError> {
         let left = self.samples_left.get().checked_sub(samples as u64);
         self.samples_left.set(left.ok_or_else(|| {
-            QueryError::Execution("query processing would load too many samples into memory in query execution".to_owned())
+            QueryError::Execution(
+                "query processing would load too many samples into memory in query execution".to_owned(),
+            )
         })?);
         Ok(())
     }
@@ -217,7 +225,9 @@ impl Engine {
         let (start_ms, end_ms) = (spec.start.millis(), spec.end.millis());
         let step_ms = i64::try_from(spec.step.as_millis()).unwrap_or(i64::MAX);
         if step_ms <= 0 {
-            return Err(QueryError::BadData("zero or negative query resolution step widths are not accepted. Try a positive integer".to_owned()));
+            return Err(QueryError::BadData(
+                "zero or negative query resolution step widths are not accepted. Try a positive integer".to_owned(),
+            ));
         }
         if end_ms < start_ms {
             return Err(QueryError::BadData("end timestamp must not be before start time".to_owned()));

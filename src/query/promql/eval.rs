@@ -127,26 +127,9 @@ impl Evaluator<'_> {
         match self.eval(expr)? {
             value if !negate => Ok(value),
             Val::Scalar(values) => Ok(Val::Scalar(values.iter().map(|value| -value).collect())),
-            Val::Vector(columns) => self.map_values(columns, |_, value| -value).map(Val::Vector),
+            Val::Vector(columns) => map_values(columns, |_, value| -value).map(Val::Vector),
             Val::String(_) => Err(QueryError::Execution("a string cannot be negated".to_owned())),
         }
-    }
-
-    /// Applies a function to every present value and drops the name.
-    pub(super) fn map_values(
-        &self,
-        mut columns: Vec<Column>,
-        apply: impl Fn(usize, f64) -> f64,
-    ) -> Eval<Vec<Column>> {
-        for column in &mut columns {
-            column.labels = column.labels.without(&[METRIC_NAME]);
-            for (step, value) in column.values.iter_mut().enumerate() {
-                if !is_absent(*value) {
-                    *value = apply(step, *value);
-                }
-            }
-        }
-        merge(columns)
     }
 
     fn reference_ms(&self, at: Option<At>, offset_ms: i64, step: usize) -> i64 {
@@ -239,13 +222,13 @@ impl Evaluator<'_> {
         let arg = RangeArg { range_ms: subquery.range_ms, ends_ms };
         let step_ms = subquery.step_ms.unwrap_or(self.default_step_ms);
         let before = arg.ends_ms.first().copied().unwrap_or(0).saturating_sub(subquery.range_ms);
-        let end_ms = arg.ends_ms.last().copied().unwrap_or(0);
+        let last_ms = arg.ends_ms.last().copied().unwrap_or(0);
         // The first multiple of the step after the open start of the first window.
         let start_ms = (before.div_euclid(step_ms) + 1) * step_ms;
-        if start_ms > end_ms {
+        if start_ms > last_ms {
             return Ok((arg, Vec::new()));
         }
-        let steps = usize::try_from((end_ms - start_ms) / step_ms).unwrap_or(usize::MAX - 1) + 1;
+        let steps = usize::try_from((last_ms - start_ms) / step_ms).unwrap_or(usize::MAX - 1) + 1;
         self.budget.take_bytes(steps.saturating_mul(size_of::<f64>()))?;
         let grid = Grid { start_ms, step_ms, steps };
         let inner = Evaluator { grid, ..*self };
@@ -308,6 +291,19 @@ impl Evaluator<'_> {
         }
         values
     }
+}
+
+/// Applies a function to every present value and drops the name.
+pub(super) fn map_values(mut columns: Vec<Column>, apply: impl Fn(usize, f64) -> f64) -> Eval<Vec<Column>> {
+    for column in &mut columns {
+        column.labels = column.labels.without(&[METRIC_NAME]);
+        for (step, value) in column.values.iter_mut().enumerate() {
+            if !is_absent(*value) {
+                *value = apply(step, *value);
+            }
+        }
+    }
+    merge(columns)
 }
 
 /// Joins columns with equal labels; two values at one step are an error.

@@ -140,7 +140,10 @@ static FUNCTIONS: &[Function] = &[
     math("sin", f64::sin),
     math("sinh", f64::sinh),
     special("sort", &[Vector], Special::Sort { descending: false }),
-    Function { repeats: true, ..special("sort_by_label", &[Vector, String], Special::SortByLabel { descending: false }) },
+    Function {
+        repeats: true,
+        ..special("sort_by_label", &[Vector, String], Special::SortByLabel { descending: false })
+    },
     Function {
         repeats: true,
         ..special("sort_by_label_desc", &[Vector, String], Special::SortByLabel { descending: true })

@@ -36,7 +36,9 @@ pub(super) fn per_group(
         let bound = column.labels.get(BOUND).unwrap_or("");
         let Some(bound) = parse_bound(bound) else {
             let name = column.labels.metric_name();
-            let warning = format!("PromQL warning: bucket label {BOUND:?} is missing or has a malformed value of {bound:?} for metric name {name:?}");
+            let warning = format!(
+                "PromQL warning: bucket label {BOUND:?} is missing or has a malformed value of {bound:?} for metric name {name:?}"
+            );
             evaluator.notes.warnings.borrow_mut().insert(warning);
             continue;
         };
@@ -46,7 +48,8 @@ pub(super) fn per_group(
     for (labels, columns) in groups {
         let mut values = Vec::with_capacity(evaluator.grid.steps);
         for step in 0..evaluator.grid.steps {
-            let buckets = columns.iter().filter_map(|(bound, column)| Some(Bucket { bound: *bound, count: column.at(step)? }));
+            let buckets =
+                columns.iter().filter_map(|(bound, column)| Some(Bucket { bound: *bound, count: column.at(step)? }));
             let mut buckets: Vec<Bucket> = buckets.collect();
             values.push(if buckets.is_empty() { ABSENT } else { apply(step, &mut buckets) });
         }
@@ -114,7 +117,10 @@ pub(super) fn quantile(q: f64, buckets: &mut Vec<Bucket>) -> f64 {
 
 /// Observations below `value`, interpolated.
 fn rank_of(value: f64, buckets: &[Bucket]) -> f64 {
-    let mut before = Bucket { bound: if buckets.first().is_some_and(|b| b.bound > 0.0) { 0.0 } else { f64::NEG_INFINITY }, count: 0.0 };
+    let mut before = Bucket {
+        bound: if buckets.first().is_some_and(|b| b.bound > 0.0) { 0.0 } else { f64::NEG_INFINITY },
+        count: 0.0,
+    };
     for bucket in buckets {
         if value <= before.bound {
             return before.count;

@@ -1,7 +1,7 @@
 //! Tokens of PromQL.
 
-use super::parser::ParseError;
 use super::ast::Span;
+use super::parser::ParseError;
 
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Token {
@@ -192,13 +192,11 @@ impl<'a> Lexer<'a> {
                 return Ok(Token::String(out));
             }
             if c == '\\' && quote != '`' {
-                match unescape(&mut chars, &mut out) {
-                    Some(()) => continue,
-                    None => {
-                        self.at = start + 1 + at;
-                        return Err(self.error(start, "invalid escape sequence in quoted string"));
-                    }
+                if unescape(&mut chars, &mut out).is_none() {
+                    self.at = start + 1 + at;
+                    return Err(self.error(start, "invalid escape sequence in quoted string"));
                 }
+                continue;
             }
             if c == '\n' && quote != '`' {
                 break;

@@ -5,8 +5,8 @@ use crate::model::matcher::MatchOp;
 use crate::model::{Labels, Matcher};
 
 use super::ast::{
-    Aggregate, AggregateOp, At, Binary, BinaryOp, Call, Cardinality, Expr, ExprKind, Matching, Selector, Span, Subquery,
-    ValueType,
+    Aggregate, AggregateOp, At, Binary, BinaryOp, Call, Cardinality, Expr, ExprKind, Matching, Selector, Span,
+    Subquery, ValueType,
 };
 use super::check;
 use super::functions;
@@ -41,7 +41,11 @@ impl ParseError {
 /// Parses an expression and checks its types.
 pub fn parse(text: &str) -> Result<Expr, ParseError> {
     if text.len() > TEXT_BYTES_MAX {
-        return Err(ParseError::new(text, Span::default(), format!("expression is longer than {TEXT_BYTES_MAX} bytes")));
+        return Err(ParseError::new(
+            text,
+            Span::default(),
+            format!("expression is longer than {TEXT_BYTES_MAX} bytes"),
+        ));
     }
     let mut parser = Parser { text, tokens: tokenize(text)?, at: 0, depth: 0 };
     if parser.peek() == &Token::End {
@@ -217,8 +221,7 @@ impl Parser<'_> {
             self.advance();
             matching.labels = self.label_list("grouping opts")?;
         }
-        for (keyword, cardinality) in
-            [("group_left", Cardinality::ManyToOne), ("group_right", Cardinality::OneToMany)]
+        for (keyword, cardinality) in [("group_left", Cardinality::ManyToOne), ("group_right", Cardinality::OneToMany)]
         {
             if self.take_keyword(keyword) {
                 matching.cardinality = cardinality;
@@ -239,10 +242,9 @@ impl Parser<'_> {
                 Token::String(name) if !name.is_empty() => names.push(name),
                 _ => {
                     self.at -= 1;
-                    return Err(self.error_here(format!(
-                        "unexpected {} in {context}, expected label",
-                        self.peek().describe()
-                    )));
+                    return Err(
+                        self.error_here(format!("unexpected {} in {context}, expected label", self.peek().describe()))
+                    );
                 }
             }
             if !self.take_symbol(",") {
@@ -350,7 +352,10 @@ impl Parser<'_> {
             return Err(self.error_at(span, "no arguments for aggregate expression provided"));
         }
         if args.len() != wanted {
-            let message = format!("wrong number of arguments for aggregate expression provided, expected {wanted}, got {}", args.len());
+            let message = format!(
+                "wrong number of arguments for aggregate expression provided, expected {wanted}, got {}",
+                args.len()
+            );
             return Err(self.error_at(span, message));
         }
         let expr = args.remove(wanted - 1);
@@ -447,14 +452,19 @@ impl Parser<'_> {
                 return Ok(());
             }
             _ => {
-                let message = format!("unexpected {} in label matching, expected label matching operator", self.peek().describe());
+                let message = format!(
+                    "unexpected {} in label matching, expected label matching operator",
+                    self.peek().describe()
+                );
                 return Err(self.error_here(message));
             }
         };
         self.advance();
         let Token::String(value) = self.advance() else {
             self.at -= 1;
-            return Err(self.error_here(format!("unexpected {} in label matching, expected string", self.peek().describe())));
+            return Err(
+                self.error_here(format!("unexpected {} in label matching, expected string", self.peek().describe()))
+            );
         };
         let matcher = Matcher::new(name, op, value).map_err(|error| {
             let source = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
@@ -495,7 +505,12 @@ impl Parser<'_> {
             Token::Duration(ms) => *ms,
             #[expect(clippy::cast_possible_truncation, reason = "saturates")]
             Token::Number(seconds) => (seconds * 1000.0).round() as i64,
-            _ => return Err(self.error_here(format!("unexpected {} in duration, expected number or duration", self.peek().describe()))),
+            _ => {
+                return Err(self.error_here(format!(
+                    "unexpected {} in duration, expected number or duration",
+                    self.peek().describe()
+                )));
+            }
         };
         self.advance();
         Ok(if negative { -ms } else { ms })
@@ -562,7 +577,8 @@ impl Parser<'_> {
             ExprKind::Selector(selector) | ExprKind::Range { selector, .. } => &mut selector.at,
             ExprKind::Subquery(subquery) => &mut subquery.at,
             _ => {
-                let message = "@ modifier must be preceded by an instant vector selector or range vector selector or a subquery";
+                let message =
+                    "@ modifier must be preceded by an instant vector selector or range vector selector or a subquery";
                 return Err(self.error_at(span, message));
             }
         };

@@ -57,31 +57,32 @@ impl Kahan {
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Mean {
     sum: Kahan,
-    mean: Option<Kahan>,
+    /// Set once the sum would overflow.
+    running: Option<Kahan>,
     count: f64,
 }
 
 impl Mean {
     pub(super) fn add(&mut self, value: f64) {
         self.count += 1.0;
-        if self.mean.is_none() {
+        if self.running.is_none() {
             let next = self.sum.plus(value);
             if self.count <= 1.0 || !next.sum.is_infinite() {
                 self.sum = next;
                 return;
             }
             let before = self.count - 1.0;
-            self.mean = Some(Kahan { sum: self.sum.sum / before, lost: self.sum.lost / before });
+            self.running = Some(Kahan { sum: self.sum.sum / before, lost: self.sum.lost / before });
         }
-        if let Some(mean) = self.mean {
+        if let Some(mean) = self.running {
             let share = (self.count - 1.0) / self.count;
             let scaled = Kahan { sum: share * mean.sum, lost: share * mean.lost };
-            self.mean = Some(scaled.plus(value / self.count));
+            self.running = Some(scaled.plus(value / self.count));
         }
     }
 
     pub(super) fn value(&self) -> f64 {
-        match self.mean {
+        match self.running {
             Some(mean) => mean.sum + mean.lost,
             None => self.sum.sum / self.count + self.sum.lost / self.count,
         }
@@ -158,7 +159,9 @@ pub(super) fn idelta(window: &Window<'_>) -> Option<f64> {
 /// Least squares: slope per second and value at `at_ms`.
 fn regression(points: &[Point], at_ms: i64) -> (f64, f64) {
     let first = points.first().map_or(f64::NAN, |point| point.value);
-    if points.iter().all(|point| point.value.to_bits() == first.to_bits() || point.value == first) {
+    #[expect(clippy::float_cmp, reason = "constant means exactly equal")]
+    let is_constant = points.iter().all(|point| point.value == first);
+    if is_constant {
         return if first.is_infinite() { (f64::NAN, f64::NAN) } else { (0.0, first) };
     }
     let n = points.len() as f64;
@@ -224,7 +227,8 @@ pub(super) fn avg(window: &Window<'_>) -> Option<f64> {
 
 /// The point that wins against all others; NaN loses against everything.
 fn best(window: &Window<'_>, wins: fn(f64, f64) -> bool) -> Option<Point> {
-    let pick = |best: Point, point: &Point| if wins(point.value, best.value) || best.value.is_nan() { *point } else { best };
+    let pick =
+        |best: Point, point: &Point| if wins(point.value, best.value) || best.value.is_nan() { *point } else { best };
     let (first, rest) = window.points.split_first()?;
     Some(rest.iter().fold(*first, pick))
 }

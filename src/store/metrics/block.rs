@@ -311,11 +311,14 @@ impl Block {
     }
 }
 
+/// Symbols of the labels' names and values, and the chunks.
+type IndexedSeries = (Vec<(u32, u32)>, Vec<ChunkAt>);
+
 /// The index of a block in memory.
 #[derive(Debug)]
 pub(super) struct BlockIndex {
     symbols: Vec<Arc<str>>,
-    series: Vec<(Vec<(u32, u32)>, Vec<ChunkAt>)>,
+    series: Vec<IndexedSeries>,
     /// By label name, then value.
     postings: BTreeMap<u32, Vec<(u32, Vec<u32>)>>,
     pub(super) bytes: usize,
@@ -371,7 +374,8 @@ impl BlockIndex {
     /// Labels and chunks of a series.
     pub(super) fn series(&self, id: u32) -> Option<(Labels, &[ChunkAt])> {
         let (labels, chunks) = self.series.get(id as usize)?;
-        let pairs = labels.iter().map(|(name, value)| (Arc::clone(self.symbol(*name)), Arc::clone(self.symbol(*value))));
+        let pairs =
+            labels.iter().map(|(name, value)| (Arc::clone(self.symbol(*name)), Arc::clone(self.symbol(*value))));
         Some((Labels::from_pairs(pairs), chunks))
     }
 

@@ -109,12 +109,7 @@ impl ChunkBuilder {
 
     /// What has been pushed so far, as a chunk of its own.
     pub(super) fn snapshot(&self) -> Chunk {
-        Chunk {
-            min_ms: self.first_ms,
-            max_ms: self.last_ms,
-            count: self.count,
-            bits: Arc::from(self.bytes.as_slice()),
-        }
+        Chunk { min_ms: self.first_ms, max_ms: self.last_ms, count: self.count, bits: Arc::from(self.bytes.as_slice()) }
     }
 
     fn write_time(&mut self, delta_of_delta: i64) {
@@ -263,8 +258,7 @@ mod tests {
     #[test]
     fn special_values_keep_their_bits() {
         let values = [0.0, -0.0, 1.0, f64::NAN, STALE_NAN, f64::INFINITY, f64::NEG_INFINITY, f64::MIN_POSITIVE, 5e-324];
-        let points: Vec<Point> =
-            values.iter().enumerate().map(|(i, v)| Point { at_ms: i as i64 * 7919, value: *v }).collect();
+        let points: Vec<Point> = (0..).zip(values).map(|(i, value)| Point { at_ms: i * 7919, value }).collect();
         assert_eq!(round_trip(&points), points);
     }
 

@@ -46,14 +46,7 @@ pub(super) struct HeadSeries {
 
 impl HeadSeries {
     fn new(labels: Labels) -> Self {
-        Self {
-            labels,
-            declared_in: 0,
-            chunks: Vec::new(),
-            open: ChunkBuilder::default(),
-            late: Vec::new(),
-            last: None,
-        }
+        Self { labels, declared_in: 0, chunks: Vec::new(), open: ChunkBuilder::default(), late: Vec::new(), last: None }
     }
 
     /// What would become of the sample.

@@ -112,7 +112,7 @@ impl MetricStore {
         }
         let (blocks, frozen) = self.overlapping(start_ms, end_ms);
         let mut names: BTreeSet<String> =
-            self.state.read().head.label_index().keys().map(|name| name.to_string()).collect();
+            self.state.read().head.label_index().keys().map(ToString::to_string).collect();
         names.extend(frozen.iter().flat_map(|f| &f.series).flat_map(|s| s.labels.iter()).map(|(n, _)| n.to_owned()));
         for block in blocks {
             if let Some(index) = self.index_of(&block)? {
@@ -156,12 +156,7 @@ impl MetricStore {
         (blocks, state.frozen.clone())
     }
 
-    fn gather(
-        &self,
-        matchers: &[Matcher],
-        start_ms: i64,
-        end_ms: i64,
-    ) -> Result<BTreeMap<Labels, Parts>, MetricError> {
+    fn gather(&self, matchers: &[Matcher], start_ms: i64, end_ms: i64) -> Result<BTreeMap<Labels, Parts>, MetricError> {
         // One lock for all three, so that a window on its way from one to the next is seen once.
         let (head, frozen, blocks) = {
             let state = self.state.read();

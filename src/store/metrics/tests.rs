@@ -1,7 +1,8 @@
 //! Tests of the store as a whole.
 
 use super::*;
-use crate::model::{MatchOp, Matcher};
+use crate::model::{Labels, MatchOp, Matcher};
+use proptest::prelude::*;
 
 const HOUR_MS: i64 = 3600 * 1000;
 const START_MS: i64 = 1_000_000 * HOUR_MS / 2;
@@ -105,7 +106,7 @@ fn windows_become_blocks_and_nothing_is_lost_or_doubled() {
     let range = store.select(&[Matcher::equal("__name__", "b")], START_MS, START_MS + 60_000).unwrap();
     assert_eq!(range.map(|series| series.unwrap().points.len()).sum::<usize>(), 2);
 
-    fixture.clock.advance(Duration::from_secs(31 * 24 * 3600));
+    fixture.clock.advance(Duration::from_hours(31 * 24));
     store.maintain(fixture.clock.now()).unwrap();
     store.maintain(fixture.clock.now()).unwrap();
     assert_eq!(store.stats().blocks, 0);
@@ -118,7 +119,7 @@ fn a_crash_between_block_and_log_doubles_nothing() {
     let fixture = Fixture::new();
     let (store, _) = fixture.open();
     store.append(&[sample("a", START_MS, 1.0)]).unwrap();
-    fixture.clock.advance(Duration::from_secs(6 * 3600));
+    fixture.clock.advance(Duration::from_hours(6));
     store.append(&[sample("a", START_MS + 6 * HOUR_MS, 2.0)]).unwrap();
     let wal = fixture.dir.path().join("wal");
     let copies: Vec<(PathBuf, Vec<u8>)> =
@@ -143,7 +144,7 @@ fn a_full_disk_refuses_and_a_retry_later_succeeds() {
     let error = store.append(&[sample("b", START_MS, 1.0)]).unwrap_err();
     assert!(error.is_disk_full(), "{error:?}");
     assert_eq!(all(&store).len(), 1);
-    fixture.clock.advance(Duration::from_secs(6 * 3600));
+    fixture.clock.advance(Duration::from_hours(6));
     assert!(store.maintain(fixture.clock.now()).unwrap_err().is_disk_full());
     assert_eq!(all(&store).len(), 1, "a window that could not be written stays readable");
     fixture.disk.set_space(1 << 30);
@@ -159,7 +160,7 @@ fn every_damaged_byte_of_a_block_is_noticed_and_set_aside() {
     let (store, _) = fixture.open();
     let samples: Vec<Sample> = (0..50).map(|i| sample("a", START_MS + i * 977, (i * i) as f64)).collect();
     store.append(&samples).unwrap();
-    fixture.clock.advance(Duration::from_secs(6 * 3600));
+    fixture.clock.advance(Duration::from_hours(6));
     store.maintain(fixture.clock.now()).unwrap();
     let good = all(&store);
     drop(store);
@@ -189,7 +190,7 @@ fn matchers_and_labels_see_head_and_blocks() {
         Sample::new(Labels::metric("up", &[("member", member)]), Timestamp::from_millis(at_ms), 1.0)
     };
     store.append(&[with("n1", START_MS), with("n2", START_MS), with("", START_MS)]).unwrap();
-    fixture.clock.advance(Duration::from_secs(6 * 3600));
+    fixture.clock.advance(Duration::from_hours(6));
     store.maintain(fixture.clock.now()).unwrap();
     store.append(&[with("n3", START_MS + 6 * HOUR_MS)]).unwrap();
     let count = |op, value| {
@@ -213,4 +214,66 @@ fn matchers_and_labels_see_head_and_blocks() {
     assert_eq!(values(i64::MIN, i64::MAX), ["n1", "n2", "n3"]);
     let names = store.label_names(&[Matcher::equal("member", "n1")], i64::MIN, i64::MAX).unwrap();
     assert_eq!(names.into_iter().collect::<Vec<_>>(), ["__name__", "member"]);
+}
+
+/// Bits of values keyed by series and time: what a store must return.
+type Expected = BTreeMap<(String, i64), u64>;
+
+fn contents(store: &MetricStore) -> Expected {
+    let points = |series: Series| {
+        let name = series.labels.metric_name().to_owned();
+        series.points.into_iter().map(move |point| ((name.clone(), point.at_ms), point.value.to_bits()))
+    };
+    all(store).into_iter().flat_map(points).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    /// A log cut off anywhere gives back the batches before the cut, whole and in order.
+    #[test]
+    fn a_cut_log_gives_back_a_prefix(batches in prop::collection::vec(1usize..6, 1..12), cut in 0.0f64..1.0) {
+        let fixture = Fixture::new();
+        let (store, _) = fixture.open();
+        let mut prefixes = vec![Expected::new()];
+        for (number, size) in (0i64..).zip(&batches) {
+            let at_ms = START_MS + number * 1000;
+            let samples: Vec<Sample> = (0..*size).map(|i| sample(&format!("m{i}"), at_ms, at_ms as f64 / 7.0)).collect();
+            store.append(&samples).unwrap();
+            prefixes.push(contents(&store));
+        }
+        drop(store);
+        let last = fixture.disk.list(&fixture.dir.path().join("wal")).unwrap().pop().unwrap();
+        let bytes = std::fs::read(&last).unwrap();
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share of a small number")]
+        let kept = (bytes.len() as f64 * cut) as usize;
+        std::fs::write(&last, &bytes[..kept]).unwrap();
+        let (store, recovery) = fixture.open();
+        prop_assert_eq!(recovery.unreadable_batches, 0);
+        prop_assert!(prefixes.contains(&contents(&store)));
+    }
+
+    /// Whatever bits and times go in come out of head, log and block.
+    #[test]
+    fn any_samples_come_back_from_a_block(points in prop::collection::btree_map((0usize..4, 0i64..3_600_000), any::<u64>(), 1..200)) {
+        let fixture = Fixture::new();
+        let (store, _) = fixture.open();
+        let at = |offset_ms: i64| START_MS - 1_800_000 + offset_ms;
+        for ((series, offset_ms), bits) in &points {
+            fixture.clock.set(Timestamp::from_millis(at(*offset_ms)));
+            store.append(&[sample(&format!("m{series}"), at(*offset_ms), f64::from_bits(*bits))]).unwrap();
+        }
+        let expected: Expected =
+            points.iter().map(|((series, offset_ms), bits)| ((format!("m{series}"), at(*offset_ms)), *bits)).collect();
+        prop_assert_eq!(contents(&store), expected.clone());
+        drop(store);
+        let (store, _) = fixture.open();
+        prop_assert_eq!(contents(&store), expected.clone());
+        fixture.clock.advance(Duration::from_hours(6));
+        store.maintain(fixture.clock.now()).unwrap();
+        prop_assert_eq!(store.stats().head_bytes, 0);
+        prop_assert_eq!(contents(&store), expected.clone());
+        drop(store);
+        prop_assert_eq!(contents(&fixture.open().0), expected);
+    }
 }

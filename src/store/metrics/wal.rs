@@ -78,14 +78,7 @@ impl Wal {
                 last.max_ms = last.max_ms.max(max_ms);
             }
         })?;
-        let mut wal = Self {
-            journal,
-            generations,
-            generation: 0,
-            generation_bytes: 0,
-            must_reset: true,
-            next_batch,
-        };
+        let mut wal = Self { journal, generations, generation: 0, generation_bytes: 0, must_reset: true, next_batch };
         wal.rotate()?;
         Ok((wal, recovery, unreadable))
     }
