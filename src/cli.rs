@@ -101,7 +101,7 @@ pub async fn run() -> ExitCode {
     let result = match cli.command {
         Command::Serve(args) => crate::serve::main(args, clock).await,
         Command::Agent(args) => agent::run(args, clock).await,
-        Command::Check(args) => check::check(&args),
+        Command::Check(args) => Ok(check::check(&args)),
         Command::Test(args) => check::test(&args),
         Command::Query(args) => query::run(args, &clock).await,
         Command::Logs(args) => logs::run(args, &clock).await,

@@ -148,13 +148,16 @@ fn cross_check(file: &str, root: &Node, config: &Config) -> Vec<Problem> {
         problems.push(Problem { file: file.to_owned(), line: node.line, column: node.column, message });
     };
     for (index, cluster) in config.clusters.iter().enumerate() {
-        if cluster.patroni.is_empty() {
-            let message = "a cluster needs 'patroni': [http://HOST:8008], any member of it";
+        if cluster.patroni.is_empty() && (cluster.name.is_none() || cluster.dcs.is_none()) {
+            let message =
+                "a cluster needs 'patroni': [http://HOST:8008], any member of it; or its scope as 'name', and 'dcs'";
             problem(&["clusters"], Some(index), message.to_owned());
         }
-        if let Some(name) = cluster.name.as_ref().filter(|name| {
-            config.clusters.iter().take(index).any(|earlier| earlier.name.as_ref() == Some(name))
-        }) {
+        if let Some(name) = cluster
+            .name
+            .as_ref()
+            .filter(|name| config.clusters.iter().take(index).any(|earlier| earlier.name.as_ref() == Some(name)))
+        {
             problem(&["clusters"], Some(index), format!("the cluster name {name:?} stands twice"));
         }
     }

@@ -76,12 +76,8 @@ pub fn router(parts: Parts) -> Router {
     };
     let rules = rules_api::router(Arc::clone(&parts.alerting));
     let prometheus = prometheus_api::PrometheusState::new(parts.metrics, Engine::default(), parts.clock.clone());
-    let push = agent_push::AgentPush {
-        clock: parts.clock,
-        intake: parts.intake,
-        logs: parts.logs,
-        targets: parts.targets,
-    };
+    let push =
+        agent_push::AgentPush { clock: parts.clock, intake: parts.intake, logs: parts.logs, targets: parts.targets };
     let reload = parts.reload;
     Router::new()
         .merge(alertmanager_api::router(alertmanager))

@@ -60,7 +60,11 @@ impl Intake {
             registry.register("intake_observations", "Observations handed to the judge", counters.observations.clone());
             let help = "Batches of agents that came again and were dropped";
             registry.register("intake_duplicate_batches", help, counters.duplicate_batches.clone());
-            registry.register("intake_refused_batches", "Batches that could not be written", counters.refused_batches.clone());
+            registry.register(
+                "intake_refused_batches",
+                "Batches that could not be written",
+                counters.refused_batches.clone(),
+            );
         });
         Self { metrics, logs, observations, counters }
     }

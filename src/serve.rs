@@ -18,7 +18,7 @@ use tokio::sync::{mpsc, watch};
 use tracing::{error, info, warn};
 
 use crate::cli::ServeArgs;
-use crate::collect::{self, CollectConfig, CollectHandle, Sink};
+use crate::collect::{self, CollectConfig, CollectHandle, Sink, Targets};
 use crate::http::auth::TokenCheck;
 use crate::http::listen::Listener;
 use crate::http::{self, Parts};
@@ -43,8 +43,9 @@ const BATCHES_MAX: usize = 256;
 const OBSERVATIONS_MAX: usize = 256;
 /// How long each part gets to end.
 const GRACE: Duration = Duration::from_secs(5);
+const AGENTS_EVERY: Duration = Duration::from_secs(10);
 const SYNC_EVERY: Duration = Duration::from_secs(1);
-const MAINTAIN_EVERY: Duration = Duration::from_secs(60);
+const MAINTAIN_EVERY: Duration = Duration::from_mins(1);
 
 /// Runs the server until a signal.
 pub async fn main(args: ServeArgs, clock: Clock) -> anyhow::Result<ExitCode> {
@@ -138,6 +139,16 @@ async fn every(interval: Duration, work: impl Fn() + Clone + Send + 'static) {
     }
 }
 
+/// What the APIs need of the parts that run.
+#[derive(Debug)]
+struct Wired {
+    clock: Clock,
+    telemetry: Telemetry,
+    intake: Intake,
+    targets: Targets,
+    belief: watch::Receiver<http::v1::Belief>,
+}
+
 /// A running server.
 #[derive(Debug)]
 struct Server {
@@ -167,8 +178,7 @@ impl Server {
             },
         )?);
         let (observation_sender, observations) = mpsc::channel(OBSERVATIONS_MAX);
-        let intake =
-            Intake::new(Arc::clone(&stores.metrics), Arc::clone(&stores.logs), observation_sender, &telemetry);
+        let intake = Intake::new(Arc::clone(&stores.metrics), Arc::clone(&stores.logs), observation_sender, &telemetry);
         let mut server = Self {
             args,
             stores,
@@ -193,9 +203,11 @@ impl Server {
             observations,
             &server.brains,
         )?;
+        server.watch_agents(&collection, &intake, clock.clone());
         alerting::start(&server.stores, &server.alerting, &judging, &server.brains, clock.clone());
         local_logs::start(&plan, &intake, &server.stores.logs, &server.collectors, clock.clone()).await?;
-        server.start_listening(&plan, clock, telemetry, intake, collection, judging.belief).await?;
+        let wired = Wired { clock, telemetry, intake, targets: collection.targets, belief: judging.belief };
+        server.start_listening(&plan, wired).await?;
         Ok(server)
     }
 
@@ -234,15 +246,24 @@ impl Server {
         collect::start(config, &self.collectors, sink, clock)
     }
 
-    async fn start_listening(
-        &mut self,
-        plan: &Plan,
-        clock: Clock,
-        telemetry: Telemetry,
-        intake: Intake,
-        collection: CollectHandle,
-        belief: watch::Receiver<http::v1::Belief>,
-    ) -> anyhow::Result<()> {
+    /// Notices agents that fall silent: their target and their `up` go down.
+    fn watch_agents(&self, collection: &CollectHandle, intake: &Intake, clock: Clock) {
+        let (targets, intake) = (collection.targets.clone(), intake.clone());
+        self.keepers.spawn_until_stop("silent-agents", async move {
+            let mut ticks = tokio::time::interval(AGENTS_EVERY);
+            loop {
+                ticks.tick().await;
+                let now = clock.now();
+                let silent = targets.silent_agents(now);
+                let samples = silent.iter().map(|agent| http::agent_push::up(agent, 0.0, now)).collect();
+                if let Err(error) = intake.accept(Batch { samples, ..Batch::default() }).await {
+                    warn!(error = %chain(&error), "silent agents could not be noted");
+                }
+            }
+        });
+    }
+
+    async fn start_listening(&mut self, plan: &Plan, wired: Wired) -> anyhow::Result<()> {
         let state = Arc::clone(&self.stores.state);
         let tokens = TokenCheck::new(move |secret| match state.verify_token(secret) {
             Ok(token) => token.map(|token| token.role),
@@ -252,16 +273,16 @@ impl Server {
             }
         });
         let router = http::router(Parts {
-            started_at: clock.now(),
-            clock,
-            telemetry,
-            intake,
+            started_at: wired.clock.now(),
+            clock: wired.clock,
+            telemetry: wired.telemetry,
+            intake: wired.intake,
             metrics: Arc::clone(&self.stores.metrics),
             logs: Arc::clone(&self.stores.logs),
             state: Arc::clone(&self.stores.state),
             alerting: Arc::clone(&self.alerting),
-            targets: collection.targets,
-            belief,
+            targets: wired.targets,
+            belief: wired.belief,
             tokens,
             reload: self.reload.clone(),
         });
@@ -279,7 +300,8 @@ impl Server {
     async fn run_until_signal(&self) {
         use tokio::signal::unix::{SignalKind, signal};
         let mut reloads = self.reload.subscribe();
-        let (Ok(mut terminate), Ok(mut hangup)) = (signal(SignalKind::terminate()), signal(SignalKind::hangup())) else {
+        let (Ok(mut terminate), Ok(mut hangup)) = (signal(SignalKind::terminate()), signal(SignalKind::hangup()))
+        else {
             error!("signals cannot be received; stop the server by SIGKILL");
             return std::future::pending().await;
         };
@@ -322,7 +344,6 @@ impl Server {
         let impatient = TaskGroup::new("impatient");
         impatient.spawn("second-signal", async {
             if tokio::signal::ctrl_c().await.is_ok() {
-                #[expect(clippy::exit, reason = "the second signal asks for exactly this")]
                 std::process::exit(1);
             }
         });

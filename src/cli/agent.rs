@@ -41,7 +41,8 @@ pub(super) async fn run(args: AgentArgs, clock: Clock) -> anyhow::Result<ExitCod
     if let Some(server) = args.server {
         config.server = server;
     }
-    let labels = [("cluster", &*config.cluster), ("member", &*config.member), ("instance", &*config.member), ("job", "node")];
+    let labels =
+        [("cluster", &*config.cluster), ("member", &*config.member), ("instance", &*config.member), ("job", "node")];
     let collector = HostCollector::new("/proc", "/sys", Labels::from_pairs(labels));
     let inputs = Inputs { host: Some(Box::new(move |now| collector.collect(now))), batches: None };
     let group = TaskGroup::new("agent");

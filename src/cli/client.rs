@@ -1,5 +1,6 @@
 //! Talking to a running server.
 
+use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use crate::platform::http_client::HttpClient;
 use crate::platform::secret::Secret;
 use crate::platform::units::parse_duration;
 
-const TIMEOUT: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_mins(1);
 const ANSWER_BYTES_MAX: usize = 256 << 20;
 
 /// Where the server is and who we are.
@@ -99,7 +100,8 @@ pub(super) fn percent_encode(text: &str) -> String {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
             encoded.push(char::from(byte));
         } else {
-            encoded.push_str(&format!("%{byte:02X}"));
+            // Writing to a String cannot fail.
+            let _ok = write!(encoded, "%{byte:02X}");
         }
         encoded
     })

@@ -42,7 +42,8 @@ pub(super) async fn run(args: QueryArgs, clock: &Clock) -> anyhow::Result<ExitCo
     let answer = if let Some(from) = &args.from {
         let start = parse_time(from, now)?;
         let end = parse_time(args.to.as_deref().unwrap_or("now"), now)?;
-        let step = args.step.unwrap_or_else(|| format!("{:.0}", (end.since(start).as_secs_f64() / 250.0).ceil().max(1.0)));
+        let step =
+            args.step.unwrap_or_else(|| format!("{:.0}", (end.since(start).as_secs_f64() / 250.0).ceil().max(1.0)));
         let parameters = [("query", args.promql), ("start", seconds(start)), ("end", seconds(end)), ("step", step)];
         client.get("/api/v1/query_range", &parameters).await?
     } else {
@@ -71,7 +72,8 @@ pub(super) async fn run(args: QueryArgs, clock: &Clock) -> anyhow::Result<ExitCo
 fn rows_of(data: &Value) -> Vec<Vec<String>> {
     let mut rows = vec![vec!["SERIES".to_owned(), "TIME".to_owned(), "VALUE".to_owned()]];
     let mut push = |series: &str, point: &Value| {
-        let time = point.get(0).and_then(Value::as_f64).map_or_else(String::new, |s| Timestamp::from_secs_f64(s).to_string());
+        let time =
+            point.get(0).and_then(Value::as_f64).map_or_else(String::new, |s| Timestamp::from_secs_f64(s).to_string());
         let value = point.get(1).and_then(Value::as_str).unwrap_or("").to_owned();
         rows.push(vec![series.to_owned(), time, value]);
     };

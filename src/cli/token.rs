@@ -58,8 +58,8 @@ fn offline(command: &TokenCommand, dir: &std::path::Path, now: Timestamp) -> any
         .with_context(|| format!("open {} (a running server holds it; leave out --data then)", dir.display()))?;
     match command {
         TokenCommand::Add { name, role } => {
-            let role = Role::parse(role)
-                .with_context(|| format!("{role:?} is not one of viewer, operator, admin, agent"))?;
+            let role =
+                Role::parse(role).with_context(|| format!("{role:?} is not one of viewer, operator, admin, agent"))?;
             say(state.create_token(name, role, now)?.expose());
         }
         TokenCommand::List => {

@@ -221,7 +221,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn who_had_left_before_a_restart_is_still_asked() {
-        tokio::time::advance(Duration::from_secs(3600)).await;
+        tokio::time::advance(Duration::from_hours(1)).await;
         let directory = Directory::new("main");
         directory.learn_from_view(&view(&["n1"]));
         let left = MemberAddress { member: "n2".into(), host: "n2.example".into(), ..MemberAddress::default() };

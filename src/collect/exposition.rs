@@ -43,7 +43,8 @@ mod tests {
     use super::*;
 
     fn read(body: &str) -> Result<Vec<String>, CollectError> {
-        let answer = HttpAnswer { status: 200, content_type: String::new(), body: body.to_owned().into(), retry_after: None };
+        let answer =
+            HttpAnswer { status: 200, content_type: String::new(), body: body.to_owned().into(), retry_after: None };
         let labels = Labels::from_pairs([("cluster", "main"), ("instance", "h:1")]);
         let samples = samples(&answer, &labels, Timestamp::default())?;
         Ok(samples.iter().map(|sample| format!("{} {}", sample.labels, sample.value)).collect())

@@ -126,38 +126,36 @@ impl Targets {
     }
 
     /// Notes that an agent pushed. Agents are found, not configured: the first push lists one.
-    pub fn heard_agent(
-        &self,
-        (cluster, member, address): (&str, &str, &str),
-        status: Option<&wire::agent::AgentStatus>,
-        now: Timestamp,
-    ) {
-        let key = TargetKey::new(cluster, member, AGENT, address);
+    pub fn heard_agent(&self, push: &wire::agent::Push, address: &str, now: Timestamp) -> TargetKey {
+        let key = TargetKey::new(&push.cluster, &push.member, AGENT, address);
         self.expect(&key, AGENT_SILENT_AFTER / 3);
-        let mut targets = self.0.lock();
-        let Some(target) = targets.get_mut(&key) else { return };
-        target.up = Some(true);
-        target.last_ok_at = Some(now);
-        target.last_try_at = Some(now);
-        target.error_hint = None;
-        let Some(status) = status else { return };
-        let of_files = status.files.iter().filter_map(|file| {
-            file.error.as_ref().map(|error| format!("{}: {error}", file.path))
-        });
-        let problems: Vec<String> = of_files.chain(status.errors.iter().cloned()).collect();
-        target.error = (!problems.is_empty()).then(|| problems.join("; "));
-        target.agent = Some(AgentStatus { version: status.version.clone(), spool_bytes: status.spool_bytes });
+        if let Some(target) = self.0.lock().get_mut(&key) {
+            target.up = Some(true);
+            target.last_ok_at = Some(now);
+            target.last_try_at = Some(now);
+            target.error_hint = None;
+            if let Some(status) = &push.status {
+                let of_files = status
+                    .files
+                    .iter()
+                    .filter_map(|file| file.error.as_ref().map(|error| format!("{}: {error}", file.path)));
+                let problems: Vec<String> = of_files.chain(status.errors.iter().cloned()).collect();
+                target.error = (!problems.is_empty()).then(|| problems.join("; "));
+                target.agent = Some(AgentStatus { version: status.version.clone(), spool_bytes: status.spool_bytes });
+            }
+        }
+        key
     }
 
-    /// Marks agents as down that have not pushed for too long; returns their cluster and member.
-    pub fn silent_agents(&self, now: Timestamp) -> Vec<(String, String)> {
+    /// Marks agents as down that have not pushed for too long, and returns them.
+    pub fn silent_agents(&self, now: Timestamp) -> Vec<TargetKey> {
         let mut silent = Vec::new();
         for (key, target) in self.0.lock().iter_mut().filter(|(key, _)| key.source == AGENT) {
             if target.last_ok_at.is_none_or(|at| now.since(at) > AGENT_SILENT_AFTER) {
                 target.up = Some(false);
                 target.error = Some("the agent has not pushed".to_owned());
                 target.error_hint = Some("look at the agent's own log on that host".to_owned());
-                silent.push((key.cluster.clone(), key.member.clone()));
+                silent.push(key.clone());
             }
         }
         silent

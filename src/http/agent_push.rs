@@ -9,6 +9,7 @@ use axum::{Extension, Router, routing::post};
 use std::sync::Arc;
 
 use crate::collect::Targets;
+use crate::collect::targets::TargetKey;
 use crate::http::error::ApiError;
 use crate::http::listen::Peer;
 use crate::intake::Intake;
@@ -56,9 +57,8 @@ async fn push(
         accepted.map_err(|error| ApiError::unavailable(chain(&error)).into_response())?;
     }
     let address = peer.map_or_else(|| "unknown".to_owned(), |peer| peer.address.ip().to_string());
-    let agent = (push.cluster.as_str(), push.member.as_str(), address.as_str());
-    parts.targets.heard_agent(agent, push.status.as_ref(), now);
-    let about = Batch { samples: samples(&push, &address, now), ..Batch::default() };
+    let agent = parts.targets.heard_agent(&push, &address, now);
+    let about = Batch { samples: samples(&push, &agent, now), ..Batch::default() };
     parts.intake.accept(about).await.map_err(|error| ApiError::unavailable(chain(&error)).into_response())?;
     let from = origin(&push.agent, push.generation, 0);
     Ok(Json(PushAnswer { seq: parts.logs.high_water(&from.agent, from.generation), now: Some(now) }))
@@ -69,21 +69,26 @@ fn refused(reason: &str) -> Response {
     (StatusCode::BAD_REQUEST, reason.to_owned()).into_response()
 }
 
+/// Whether an agent is heard of, as a sample.
+pub fn up(agent: &TargetKey, value: f64, now: Timestamp) -> Sample {
+    Sample::new(labels("up", agent), now, value)
+}
+
+fn labels(name: &str, agent: &TargetKey) -> Labels {
+    Labels::from_pairs([
+        ("__name__", name),
+        ("cluster", &*agent.cluster),
+        ("member", &*agent.member),
+        ("instance", &*agent.url),
+        ("job", "daraji_agent"),
+    ])
+}
+
 /// What the agent says about itself, as series.
-fn samples(push: &Push, address: &str, now: Timestamp) -> Vec<Sample> {
-    let sample = |name: &str, value: f64| {
-        let labels = [
-            ("__name__", name),
-            ("cluster", push.cluster.as_str()),
-            ("member", push.member.as_str()),
-            ("instance", address),
-            ("job", "daraji_agent"),
-        ];
-        Sample::new(Labels::from_pairs(labels), now, value)
-    };
-    let mut samples = vec![sample("up", 1.0)];
+fn samples(push: &Push, agent: &TargetKey, now: Timestamp) -> Vec<Sample> {
+    let sample = |name: &str, value: f64| Sample::new(labels(name, agent), now, value);
+    let mut samples = vec![up(agent, 1.0, now)];
     if let Some(status) = &push.status {
-        samples.push(sample("daraji_agent_spool_bytes", status.spool_bytes as f64));
         samples.push(sample("daraji_agent_samples_dropped_total", status.samples_dropped as f64));
         let offset = status.clock_offset_seconds;
         samples.extend(offset.map(|offset| sample("daraji_agent_clock_offset_seconds", offset)));

@@ -18,9 +18,11 @@ use crate::store::state::tokens::Role;
 /// The cookie that the UI's session holds the token in; event streams and websockets cannot send a header.
 pub const SESSION_COOKIE: &str = "daraji_token";
 
+type RoleOf = dyn Fn(&str) -> Option<Role> + Send + Sync;
+
 /// Looks a token up.
 #[derive(Clone)]
-pub struct TokenCheck(Arc<dyn Fn(&str) -> Option<Role> + Send + Sync>);
+pub struct TokenCheck(Arc<RoleOf>);
 
 impl TokenCheck {
     pub fn new(check: impl Fn(&str) -> Option<Role> + Send + Sync + 'static) -> Self {
@@ -81,10 +83,8 @@ pub fn token_of(headers: &HeaderMap) -> Option<String> {
         if let Some(token) = value.strip_prefix("Bearer ") {
             return Some(token.trim().to_owned());
         }
-        let basic = base64::Engine::decode(
-            &base64::engine::general_purpose::STANDARD,
-            value.strip_prefix("Basic ")?.trim(),
-        );
+        let basic =
+            base64::Engine::decode(&base64::engine::general_purpose::STANDARD, value.strip_prefix("Basic ")?.trim());
         let text = String::from_utf8(basic.ok()?).ok()?;
         return text.split_once(':').map(|(_, password)| password.to_owned());
     }

@@ -23,7 +23,8 @@ impl ApiError {
     }
 
     pub fn unauthorized() -> Self {
-        let message = "this address needs a token: send it as `Authorization: Bearer …`; make one with `daraji token add`";
+        let message =
+            "this address needs a token: send it as `Authorization: Bearer …`; make one with `daraji token add`";
         Self { status: StatusCode::UNAUTHORIZED, code: "unauthorized", message: message.to_owned() }
     }
 

@@ -7,6 +7,8 @@ use axum::response::{IntoResponse as _, Response};
 use rust_embed::RustEmbed;
 use serde_json::json;
 
+use crate::store::state::tokens::hex;
+
 #[derive(RustEmbed)]
 #[folder = "ui/dist"]
 #[allow_missing = true]
@@ -17,7 +19,7 @@ const INDEX: &str = "index.html";
 const API_PREFIXES: [&str; 7] = ["/api/", "/loki/", "/prometheus/", "/alertmanager/", "/otlp/", "/-/", "/metrics/"];
 
 /// Answers whatever no API did.
-pub async fn fallback(request: Request<Body>) -> Response {
+pub(super) async fn fallback(request: Request<Body>) -> Response {
     let path = request.uri().path();
     if API_PREFIXES.iter().any(|prefix| path.starts_with(prefix)) {
         let body = json!({"message": format!("no such path: {path}")});
@@ -26,9 +28,11 @@ pub async fn fallback(request: Request<Body>) -> Response {
     let name = path.trim_start_matches('/');
     let file = Assets::get(name).map(|file| (name, file));
     let Some((name, file)) = file.or_else(|| Assets::get(INDEX).map(|file| (INDEX, file))) else {
-        return (StatusCode::NOT_FOUND, "this build has no UI; build it with `npm ci && npm run build` in ui/").into_response();
+        return (StatusCode::NOT_FOUND, "this build has no UI; build it with `npm ci && npm run build` in ui/")
+            .into_response();
     };
-    let etag = format!("\"{}\"", file.metadata.sha256_hash().iter().take(8).map(|b| format!("{b:02x}")).collect::<String>());
+    let hash = file.metadata.sha256_hash();
+    let etag = format!("\"{}\"", hex(hash.get(..8).unwrap_or(&hash)));
     let unchanged = request.headers().get(header::IF_NONE_MATCH).is_some_and(|seen| seen.as_bytes() == etag.as_bytes());
     let mut response = if unchanged {
         StatusCode::NOT_MODIFIED.into_response()

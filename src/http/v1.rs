@@ -19,14 +19,15 @@ use tokio::sync::watch;
 use crate::http::auth::{TokenCheck, token_of};
 use crate::http::error::ApiError;
 use crate::http::listen::Peer;
-use crate::model::cluster::Cluster;
 use crate::model::Timestamp;
+use crate::model::cluster::Cluster;
 use crate::notify::Outbox;
 use crate::platform::clock::Clock;
 use crate::platform::error::chain;
 use crate::store::logs::LogStore;
 use crate::store::state::StateStore;
 use crate::store::state::tables::INCIDENTS;
+use crate::store::state::tokens::Role;
 
 /// Rows of a list at most, whatever is asked.
 const LIMIT_MAX: usize = 5000;
@@ -73,7 +74,7 @@ async fn status(State(api): State<Api>, peer: Option<Extension<Peer>>, headers: 
         "started_at": api.started_at,
         "now": api.clock.now(),
         "auth": if open { "none" } else { "token" },
-        "role": role.map(|role| role.as_str()),
+        "role": role.map(Role::as_str),
         "clusters": api.belief.borrow().len(),
     }))
 }

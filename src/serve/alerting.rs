@@ -24,7 +24,12 @@ use crate::store::state::StateError;
 const EVERY: Duration = Duration::from_secs(1);
 
 /// One round on a thread that may block.
-fn round(alerting: &Alerting, metrics: &MetricStore, now: Timestamp, notices: &[IncidentNotice]) -> Result<Tick, StateError> {
+fn round(
+    alerting: &Alerting,
+    metrics: &MetricStore,
+    now: Timestamp,
+    notices: &[IncidentNotice],
+) -> Result<Tick, StateError> {
     let mut append = |samples: Vec<Sample>| {
         if let Err(error) = metrics.append(&samples) {
             warn!(error = %chain(&error), "samples of rules could not be written");
@@ -80,7 +85,11 @@ fn tell_critical(alerting: &Alerting, judging: &Judging, known: &mut BTreeSet<(S
         let (cluster, name) = key.clone();
         let change = AlertChange { cluster, name, severity: EventSeverity::Critical, firing: is_firing, at: now };
         if judging.alert_changes.try_send(change).is_ok() {
-            if is_firing { known.insert(key) } else { known.remove(&key) };
+            if is_firing {
+                known.insert(key)
+            } else {
+                known.remove(&key)
+            };
         }
     }
 }

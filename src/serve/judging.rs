@@ -35,7 +35,7 @@ const SAMPLES_EVERY: Duration = Duration::from_secs(5);
 const MEMORY_EVERY: Duration = Duration::from_secs(5);
 const ALERT_CHANGES_MAX: usize = 1024;
 /// A settled incident is still told to the alerts for this long, so that its end reaches everybody.
-const SETTLED_KEPT: Duration = Duration::from_secs(15 * 60);
+const SETTLED_KEPT: Duration = Duration::from_mins(15);
 const EVENT_LINES_MAX: usize = 40;
 
 /// What the task needs of others.
@@ -85,7 +85,8 @@ pub(super) fn start(
     let judging = Judging { belief: belief.subscribe(), notices: notices.subscribe(), alert_changes };
     let now = wiring.clock.now();
     let rows = wiring.state.read()?.scan(&INCIDENTS, "", usize::MAX)?;
-    let recent = rows.into_iter().filter_map(|(id, row)| serde_json::from_value(row).ok().map(|incident| (id, incident)));
+    let recent =
+        rows.into_iter().filter_map(|(id, row)| serde_json::from_value(row).ok().map(|incident| (id, incident)));
     let court = Court {
         judge: Judge::restore(JudgeOptions::default(), memory),
         correlator: Correlator::restore(CorrelatorOptions::default(), correlated),
@@ -195,7 +196,9 @@ impl Court {
     async fn write(&mut self, batch: Batch) {
         let failed = self.wiring.intake.accept(batch).await.err();
         match &failed {
-            Some(error) if !self.is_failing => error!(error = %chain(error), "what the judge found could not be written"),
+            Some(error) if !self.is_failing => {
+                error!(error = %chain(error), "what the judge found could not be written");
+            }
             _ => {}
         }
         self.is_failing = failed.is_some();

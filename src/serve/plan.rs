@@ -31,12 +31,11 @@ pub(super) struct Plan {
 impl Plan {
     /// Reads everything; on failure all problems, a line each.
     pub(super) fn load(args: &ServeArgs) -> Result<Self, Vec<String>> {
-        let (file, root, mut config) = match &args.config {
-            Some(path) => read_config(path)?,
-            None => {
-                let root = crate::platform::yaml::parse("no file", "").map_err(|problems| texts(&problems))?;
-                ("no file".to_owned(), root, Config::default())
-            }
+        let (file, root, mut config) = if let Some(path) = &args.config {
+            read_config(path)?
+        } else {
+            let root = crate::platform::yaml::parse("no file", "").map_err(|problems| texts(&problems))?;
+            ("no file".to_owned(), root, Config::default())
         };
         let mut problems = Vec::new();
         for url in &args.patroni {

@@ -225,7 +225,13 @@ impl LogStore {
     ) -> Result<(Self, LogRecovery), LogStoreError> {
         let mut recovery = LogRecovery::default();
         let sealer = Sealer::open(disk, &dir.join("days"), &mut recovery)?;
-        let mut replay = Replay { sealer: &sealer, high_water: HighWater::default(), batches: Vec::new(), next_frame: 0, unknown: 0 };
+        let mut replay = Replay {
+            sealer: &sealer,
+            high_water: HighWater::default(),
+            batches: Vec::new(),
+            next_frame: 0,
+            unknown: 0,
+        };
         let (journal, found) =
             Journal::open(disk, &dir.join("wal"), JournalOptions::default(), |_, bytes| replay.frame(bytes))?;
         let Replay { high_water, batches, next_frame, unknown, .. } = replay;

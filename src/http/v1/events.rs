@@ -56,7 +56,9 @@ pub(super) async fn events(
     let accepts = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or("");
     if filter.stream.is_some() || accepts.contains("text/event-stream") {
         let live = Live::new(&api, filter);
-        return Ok(Sse::new(live.into_stream()).keep_alive(KeepAlive::new().interval(Duration::from_secs(15))).into_response());
+        return Ok(Sse::new(live.into_stream())
+            .keep_alive(KeepAlive::new().interval(Duration::from_secs(15)))
+            .into_response());
     }
     let since = filter.since.as_deref().map(parse_time).transpose()?.unwrap_or(Timestamp::MIN);
     let until = filter.until.as_deref().map(parse_time).transpose()?.unwrap_or(Timestamp::MAX);

@@ -27,7 +27,8 @@ pub(super) async fn open_session(
     Json(request): Json<SessionRequest>,
 ) -> Result<Response, ApiError> {
     api.tokens.role_of(request.token.expose()).ok_or_else(ApiError::unauthorized)?;
-    let cookie = format!("{SESSION_COOKIE}={}; Path=/; HttpOnly; SameSite=Strict; Max-Age=2592000", request.token.expose());
+    let cookie =
+        format!("{SESSION_COOKIE}={}; Path=/; HttpOnly; SameSite=Strict; Max-Age=2592000", request.token.expose());
     set_cookie(&cookie)
 }
 

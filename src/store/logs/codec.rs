@@ -17,9 +17,16 @@ pub(super) struct DecodeError;
 /// One frame of the write-ahead log.
 #[derive(Debug, PartialEq)]
 pub(super) enum Frame {
-    Batch { frame: u64, origin: Option<Origin>, records: Vec<LogRecord> },
+    Batch {
+        frame: u64,
+        origin: Option<Origin>,
+        records: Vec<LogRecord>,
+    },
     /// Opens a new segment: everything older than the segments that remain.
-    Checkpoint { frame: u64, marks: Vec<Origin> },
+    Checkpoint {
+        frame: u64,
+        marks: Vec<Origin>,
+    },
 }
 
 fn put_varint(out: &mut Vec<u8>, mut value: u64) {

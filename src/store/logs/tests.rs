@@ -26,7 +26,12 @@ struct Fixture {
 impl Fixture {
     fn new() -> Self {
         let options = LogOptions { seal_after: Duration::from_secs(60), ..LogOptions::default() };
-        Self { dir: tempfile::tempdir().unwrap(), disk: Disk::with_space(u64::MAX), clock: Clock::manual(at(1000)), options }
+        Self {
+            dir: tempfile::tempdir().unwrap(),
+            disk: Disk::with_space(u64::MAX),
+            clock: Clock::manual(at(1000)),
+            options,
+        }
     }
 
     fn open(&self) -> (LogStore, LogRecovery) {
@@ -166,7 +171,10 @@ fn a_failed_sync_ends_acknowledging() {
     fixture.disk.set_sync_fails(true);
     assert!(store.sync().is_err());
     fixture.disk.set_sync_fails(false);
-    assert!(matches!(store.append(None, &[record(1, "n1", "b")]), Err(LogStoreError::Journal(JournalError::Poisoned { .. }))));
+    assert!(matches!(
+        store.append(None, &[record(1, "n1", "b")]),
+        Err(LogStoreError::Journal(JournalError::Poisoned { .. }))
+    ));
     assert_eq!(all(&store), ["a"]);
 }
 
@@ -176,7 +184,8 @@ fn old_days_go_by_age_and_by_size() {
     fixture.options.retention = Duration::from_secs(3 * 86_400);
     let (store, _) = fixture.open();
     let day = 86_400;
-    let appended = store.append(None, &[record(-4 * day, "n1", "too old"), record(-2 * day, "n1", "old"), record(0, "n1", "new")]);
+    let appended =
+        store.append(None, &[record(-4 * day, "n1", "too old"), record(-2 * day, "n1", "old"), record(0, "n1", "new")]);
     assert_eq!(appended.unwrap(), Appended { stored: 2, too_old: 1, ..Appended::default() });
     store.maintain(at(1060)).unwrap();
     assert_eq!(store.memory_bytes(), 0, "sealed by age");
