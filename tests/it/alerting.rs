@@ -116,11 +116,3 @@ pub(crate) async fn until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> 
     };
     tokio::time::timeout(PATIENCE, wait).await.unwrap_or_else(|_| panic!("waited {PATIENCE:?} for {what}"))
 }
-
-/// A program of the lab's installation, or one on the PATH; `None` if there is neither.
-pub(crate) fn lab_program(relative: &str, name: &str) -> Option<PathBuf> {
-    let home = std::env::var_os("DARAJI_LAB_HOME").map_or_else(|| PathBuf::from("/opt/daraji-lab"), PathBuf::from);
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let on_path = std::env::split_paths(&path).map(|dir| dir.join(name));
-    std::iter::once(home.join(relative)).chain(on_path).find(|candidate| candidate.is_file())
-}

@@ -13,6 +13,7 @@ mod peers;
 mod postgres_server;
 mod postgres_tls;
 mod postgres_versions;
+mod programs;
 mod prometheus_api;
 mod promql_oracle;
 mod promql_scripts;

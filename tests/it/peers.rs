@@ -1,4 +1,4 @@
-//! Debian's own `promtool` and `amtool` against our files and our server, where they are installed.
+//! Debian's own `promtool` and `amtool` against our files and our server.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -9,12 +9,8 @@ use daraji::http::alertmanager_api::{AlertmanagerApi, router};
 use daraji::platform::clock::Clock;
 use daraji::platform::tasks::{TaskGroup, blocking};
 
-use crate::alerting::{NoData, failover, lab_program, open};
-
-/// One of Debian's programs, as the lab's installation has it; without it the test checks what it can.
-fn program(name: &str) -> Option<PathBuf> {
-    lab_program(&format!("bin/{name}"), name)
-}
+use crate::alerting::{NoData, failover, open};
+use crate::programs::program;
 
 fn rule_files(dir: &str) -> Vec<PathBuf> {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join(dir);
@@ -28,7 +24,7 @@ fn rule_files(dir: &str) -> Vec<PathBuf> {
 fn promtool_accepts_the_shipped_rules_and_their_tests_pass() {
     let names = |dir: &str| rule_files(dir).iter().map(|path| path.file_name().unwrap().to_owned()).collect::<Vec<_>>();
     assert_eq!(names("alerts"), names("alerts/tests"), "every rule file has a test");
-    let Some(promtool) = program("promtool") else { return };
+    let promtool = program("bin/promtool", "promtool");
     for (command, dir) in [("check", "alerts"), ("test", "alerts/tests")] {
         let output = Command::new(&promtool).args([command, "rules"]).args(rule_files(dir)).output().unwrap();
         assert!(output.status.success(), "promtool {command} rules: {output:?}");
@@ -37,7 +33,7 @@ fn promtool_accepts_the_shipped_rules_and_their_tests_pass() {
 
 #[tokio::test]
 async fn amtool_works_on_our_api() {
-    let Some(amtool) = program("amtool") else { return };
+    let amtool = program("bin/amtool", "amtool");
     let dir = tempfile::tempdir().unwrap();
     let text = "
 global: {smtp_smarthost: 'mail.example.org:587', smtp_from: daraji@example.org}

@@ -14,6 +14,8 @@ use daraji::store::metrics::{MetricOptions, MetricStore};
 use daraji::wire::remote_write;
 use serde_json::{Value, json};
 
+use crate::programs::program;
+
 /// A served store; stops with its directory when dropped.
 pub(crate) struct Served {
     pub(crate) address: SocketAddr,
@@ -205,11 +207,9 @@ async fn remote_write_is_idempotent_and_refuses_openly() {
     served.stop().await;
 }
 
-/// `DARAJI_PROMTOOL=/path/to/promtool cargo test --test it promtool -- --ignored` (or `promtool` on the PATH).
 #[tokio::test]
-#[ignore = "needs promtool; asked for, it fails where there is none"]
 async fn promtool_queries() {
-    let program = std::env::var("DARAJI_PROMTOOL").unwrap_or_else(|_| "promtool".to_owned());
+    let program = program("bin/promtool", "promtool");
     let served = Served::start().await;
     served.store.append(&[up("a", START_SECS, 1.0)]).unwrap();
     let (url, time, later) = (served.url(""), START_SECS.to_string(), (START_SECS + 60).to_string());
@@ -222,7 +222,7 @@ async fn promtool_queries() {
     ];
     for (arguments, expected) in cases {
         let output = tokio::process::Command::new(&program).args(arguments).env_remove("http_proxy").output().await;
-        let output = output.unwrap_or_else(|error| panic!("cannot run {program} (set DARAJI_PROMTOOL): {error}"));
+        let output = output.unwrap_or_else(|error| panic!("cannot run {}: {error}", program.display()));
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         assert!(output.status.success() && text.contains(expected), "{arguments:?}: {text}{output:?}");
     }

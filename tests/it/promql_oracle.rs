@@ -1,7 +1,4 @@
 //! Differential test: the same data and expressions in a real Prometheus and in ours must give the same answers.
-//!
-//! Ignored by default, since it needs the program; asked for, it fails where there is none:
-//! `DARAJI_PROMETHEUS=/path/to/prometheus cargo test --test it promql_oracle -- --ignored` (or `prometheus` on the PATH).
 
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
@@ -12,6 +9,7 @@ use daraji::model::{Labels, Sample, Timestamp};
 use daraji::wire::remote_write;
 use serde_json::Value;
 
+use crate::programs::program;
 use crate::prometheus_api::{START_SECS, Served, client};
 
 /// Values may differ by this share.
@@ -31,7 +29,7 @@ impl Drop for Prometheus {
 }
 
 async fn start_prometheus() -> Prometheus {
-    let program = std::env::var("DARAJI_PROMETHEUS").unwrap_or_else(|_| "prometheus".to_owned());
+    let program = program("bin/prometheus", "prometheus");
     let dir = tempfile::Builder::new().prefix("daraji-promql-oracle-").tempdir().unwrap();
     let config = dir.path().join("prometheus.yml");
     std::fs::write(&config, "global: {}\n").unwrap();
@@ -45,7 +43,7 @@ async fn start_prometheus() -> Prometheus {
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
-        .unwrap_or_else(|error| panic!("cannot start {program} (set DARAJI_PROMETHEUS): {error}"));
+        .unwrap_or_else(|error| panic!("cannot start {}: {error}", program.display()));
     let prometheus = Prometheus { child, base: format!("http://127.0.0.1:{port}"), _dir: dir };
     let ready = async {
         loop {
@@ -265,7 +263,6 @@ async fn write(base: &str, samples: &[Sample]) {
 }
 
 #[tokio::test]
-#[ignore = "needs a Prometheus; see the top of this file"]
 async fn same_answers_as_prometheus() {
     let prometheus = start_prometheus().await;
     let served = Served::start().await;

@@ -11,7 +11,8 @@ use daraji::notify::retry::Outcome;
 use daraji::notify::{Alerting, mail};
 use daraji::platform::clock::Clock;
 
-use crate::alerting::{NoData, Worker, config, failover, lab_program, open, until};
+use crate::alerting::{NoData, Worker, config, failover, open, until};
+use crate::programs::program;
 
 /// The server, its certificate and its mailbox; it ends with the test.
 struct Server {
@@ -50,7 +51,7 @@ impl Server {
 
     fn start(&mut self) {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/smtp_server.py");
-        let python = lab_program("venv/bin/python", "python3").expect("a python with aiosmtpd: tests/lab/install");
+        let python = program("tools/bin/python", "python3");
         let mut child = Command::new(python)
             .args(["-W", "ignore"])
             .arg(script)
