@@ -11,10 +11,9 @@ mod query;
 mod status;
 mod token;
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::platform::clock::Clock;
 
@@ -39,7 +38,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the server
-    Serve(ServeArgs),
+    Serve(crate::serve::ServeArgs),
     /// Run on a database host: tail logs, read OS statistics, push to the server, spool while it is away
     Agent(agent::AgentArgs),
     /// Check configuration, rule and agent files: every problem with file, line and column
@@ -56,27 +55,6 @@ enum Command {
     Incidents(status::IncidentsArgs),
     /// Make, list and revoke access tokens
     Token(token::TokenArgs),
-}
-
-/// What `daraji serve` takes.
-#[derive(Debug, Clone, Args)]
-#[command(after_help = "Examples:
-  daraji serve --patroni http://10.0.0.11:8008
-  daraji serve --config /etc/daraji/daraji.yml
-  daraji serve                                      no cluster: keeps and answers what is pushed")]
-pub struct ServeArgs {
-    /// Configuration file
-    #[arg(long, env = "DARAJI_CONFIG", value_name = "FILE")]
-    pub config: Option<PathBuf>,
-    /// Patroni's REST API of any member; the others are found. May be repeated
-    #[arg(long, value_name = "URL")]
-    pub patroni: Vec<String>,
-    /// Address to listen on [default: 127.0.0.1:7432]
-    #[arg(long, value_name = "ADDR")]
-    pub listen: Option<String>,
-    /// Directory for everything that is kept [default: data]
-    #[arg(long, env = "DARAJI_DATA", value_name = "DIR")]
-    pub data: Option<PathBuf>,
 }
 
 /// How to print results.

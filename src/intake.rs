@@ -90,7 +90,7 @@ impl Intake {
                 counters.samples.inc_by(samples.len() as u64);
             }
             if !logs.is_empty() || origin.is_some() {
-                let appended = store.append(origin, &logs).map_err(IntakeError::Records)?;
+                let appended = store.append(origin.as_ref(), &logs).map_err(IntakeError::Records)?;
                 counters.records.inc_by(appended.stored as u64);
                 if appended.duplicate_batch {
                     counters.duplicate_batches.inc();

@@ -9,15 +9,16 @@ mod local_logs;
 mod plan;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use clap::Args;
 use tokio::sync::{mpsc, watch};
 use tracing::{error, info, warn};
 
-use crate::cli::ServeArgs;
 use crate::collect::{self, CollectConfig, CollectHandle, Sink, Targets};
 use crate::http::auth::TokenCheck;
 use crate::http::listen::Listener;
@@ -46,6 +47,27 @@ const GRACE: Duration = Duration::from_secs(5);
 const AGENTS_EVERY: Duration = Duration::from_secs(10);
 const SYNC_EVERY: Duration = Duration::from_secs(1);
 const MAINTAIN_EVERY: Duration = Duration::from_mins(1);
+
+/// What `daraji serve` takes.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "Examples:
+  daraji serve --patroni http://10.0.0.11:8008
+  daraji serve --config /etc/daraji/daraji.yml
+  daraji serve                                      no cluster: keeps and answers what is pushed")]
+pub struct ServeArgs {
+    /// Configuration file
+    #[arg(long, env = "DARAJI_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Patroni's REST API of any member; the others are found. May be repeated
+    #[arg(long, value_name = "URL")]
+    pub patroni: Vec<String>,
+    /// Address to listen on [default: 127.0.0.1:7432]
+    #[arg(long, value_name = "ADDR")]
+    pub listen: Option<String>,
+    /// Directory for everything that is kept [default: data]
+    #[arg(long, env = "DARAJI_DATA", value_name = "DIR")]
+    pub data: Option<PathBuf>,
+}
 
 /// Runs the server until a signal.
 pub async fn main(args: ServeArgs, clock: Clock) -> anyhow::Result<ExitCode> {

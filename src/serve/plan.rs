@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::anyhow;
 
-use crate::cli::ServeArgs;
+use super::ServeArgs;
 use crate::collect::ClusterConfig;
 use crate::collect::config::HttpUrl;
 use crate::collect::logs::glob;

@@ -1,7 +1,7 @@
 //! Helpers for tests that send notifications for real.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 

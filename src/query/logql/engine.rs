@@ -259,8 +259,8 @@ fn line_of(expr: &LogExpr, record: &LogRecord) -> Option<Line> {
             part.set(&*item.name, &*item.value);
         }
     }
-    let [stream, metadata, parsed] = parts.map(LabelsBuilder::build);
-    Some(Line { at: record.at, line: passed.line.into_owned(), stream, metadata, parsed })
+    let [stream, metadata, made] = parts.map(LabelsBuilder::build);
+    Some(Line { at: record.at, line: passed.line.into_owned(), stream, metadata, parsed: made })
 }
 
 impl Run<'_> {

@@ -139,6 +139,7 @@ pub(super) enum LabelTest {
     Or(Box<LabelTest>, Box<LabelTest>),
 }
 
+#[expect(clippy::float_cmp, reason = "LogQL compares numbers exactly")]
 pub(super) fn compare(left: f64, op: &str, right: f64) -> bool {
     match op {
         "=" | "==" => left == right,

@@ -6,7 +6,7 @@ use std::borrow::Cow;
 
 /// Where a label came from; Grafana shows the three apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Category {
+pub(super) enum Category {
     Stream,
     /// The record's fields.
     Metadata,

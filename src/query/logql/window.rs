@@ -94,7 +94,9 @@ fn tally(
     run.points = taken;
     check_points(run)?;
     // The columns come in no particular order.
-    points.values_mut().for_each(|points| points.sort_by_key(|(at, _)| *at));
+    for points in points.values_mut() {
+        points.sort_by_key(|(at, _)| *at);
+    }
     Ok(points)
 }
 
@@ -205,7 +207,7 @@ fn fold(range: &RangeAgg, window: &[Point], seconds: f64) -> f64 {
         RangeOp::MinOverTime => numbers().fold(f64::INFINITY, f64::min),
         RangeOp::MaxOverTime => numbers().fold(f64::NEG_INFINITY, f64::max),
         RangeOp::FirstOverTime => numbers().next().unwrap_or(f64::NAN),
-        RangeOp::LastOverTime => numbers().last().unwrap_or(f64::NAN),
+        RangeOp::LastOverTime => window.last().map_or(f64::NAN, |(_, value)| *value),
         RangeOp::StdvarOverTime => variance(numbers(), count),
         RangeOp::StddevOverTime => variance(numbers(), count).sqrt(),
         RangeOp::QuantileOverTime => quantile(range.parameter.unwrap_or(f64::NAN), numbers().collect()),

@@ -29,12 +29,16 @@ pub(super) enum Frame {
     },
 }
 
+fn low_byte(value: u64) -> u8 {
+    value.to_le_bytes()[0]
+}
+
 fn put_varint(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
-        out.push((value & 0x7f) as u8 | 0x80);
+        out.push(low_byte(value) | 0x80);
         value >>= 7;
     }
-    out.push(value as u8);
+    out.push(low_byte(value));
 }
 
 fn put_text(out: &mut Vec<u8>, text: &str) {

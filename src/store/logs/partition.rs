@@ -242,7 +242,7 @@ impl Segment {
             }
         };
         let (at, seq, bytes) = (columns.i64("at")?, columns.u64("seq")?, columns.u64("bytes")?);
-        Ok(Self { at, seq, bytes, stream, streams, reader, fields })
+        Ok(Self { reader, fields, at, seq, bytes, stream, streams })
     }
 
     /// Whether any record may lie in `[start, end)`.
