@@ -29,6 +29,7 @@ use crate::intake::Intake;
 use crate::model::Timestamp;
 use crate::notify::Alerting;
 use crate::platform::clock::Clock;
+use crate::platform::error::chain;
 use crate::platform::telemetry::Telemetry;
 use crate::query::promql::Engine;
 use crate::store::logs::LogStore;
@@ -76,13 +77,27 @@ pub fn router(parts: Parts) -> Router {
     };
     let rules = rules_api::router(Arc::clone(&parts.alerting));
     let prometheus = prometheus_api::PrometheusState::new(parts.metrics, Engine::default(), parts.clock.clone());
-    let push =
-        agent_push::AgentPush { clock: parts.clock, intake: parts.intake, logs: parts.logs, targets: parts.targets };
+    let writer = parts.intake.clone();
+    let take: loki_api::PushSink = Arc::new(move |records| {
+        let writer = writer.clone();
+        Box::pin(async move {
+            let stored = writer.accept_logs(records).await;
+            stored.map_err(|error| loki_api::PushError::Unavailable(chain(&error)))
+        })
+    });
+    let loki = loki_api::LokiApi::new(Arc::clone(&parts.logs), parts.clock.clone(), take);
+    let push = agent_push::AgentPush {
+        clock: parts.clock,
+        intake: parts.intake,
+        logs: parts.logs,
+        targets: parts.targets,
+    };
     let reload = parts.reload;
     Router::new()
         .merge(alertmanager_api::router(alertmanager))
         .merge(rules)
         .merge(prometheus_api::router(prometheus))
+        .merge(loki_api::router(loki))
         .merge(v1::router(own))
         .route("/metrics", get(metrics).with_state(parts.telemetry))
         .route("/-/healthy", get(|| async { "daraji is healthy.\n" }))

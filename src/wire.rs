@@ -2,4 +2,5 @@
 
 pub mod agent;
 pub mod exposition;
+pub mod loki_push;
 pub mod remote_write;
