@@ -15,7 +15,7 @@ pub fn init_logging() {
     if std::io::stderr().is_terminal() {
         drop(builder.try_init());
     } else {
-        drop(builder.json().flatten_event(true).try_init());
+        drop(builder.json().flatten_event(true).with_current_span(false).with_span_list(false).try_init());
     }
 }
 
