@@ -1,1 +1,3 @@
 //! The HTTP surface: Prometheus, Loki and Alertmanager APIs, our own, and the UI.
+
+pub mod loki_api;
