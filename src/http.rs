@@ -121,3 +121,5 @@ async fn reload_configuration(State(reload): State<watch::Sender<()>>) -> Status
     reload.send_replace(());
     StatusCode::ACCEPTED
 }
+
+pub mod loki_api;

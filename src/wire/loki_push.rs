@@ -46,7 +46,9 @@ pub enum LokiPushError {
     Decompress(#[source] std::io::Error),
     #[error("the request is not a snappy block")]
     Snappy(#[source] snap::Error),
-    #[error("the request holds more than {DECOMPRESSED_BYTES_MAX} bytes or {ENTRIES_MAX} entries; send smaller batches")]
+    #[error(
+        "the request holds more than {DECOMPRESSED_BYTES_MAX} bytes or {ENTRIES_MAX} entries; send smaller batches"
+    )]
     TooLarge,
     #[error("the request is not a logproto.PushRequest")]
     Protobuf(#[source] prost::DecodeError),

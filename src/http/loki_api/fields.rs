@@ -98,11 +98,8 @@ fn note_paths(fields: &mut Fields, value: &Value, path: &mut Vec<String>) {
         if value.is_object() {
             note_paths(fields, value, path);
         } else {
-            let name: String = path
-                .join("_")
-                .chars()
-                .map(|c| if c.is_ascii_alphanumeric() || c == '_' { c } else { '_' })
-                .collect();
+            let name: String =
+                path.join("_").chars().map(|c| if c.is_ascii_alphanumeric() || c == '_' { c } else { '_' }).collect();
             if let Some(field) = fields.get_mut(&name) {
                 field.json_path.get_or_insert_with(|| path.clone());
             }
@@ -158,7 +155,8 @@ pub(super) async fn names(State(api): State<LokiApi>, params: Params) -> Answer 
         .take(limit)
         .map(|(name, field)| {
             let parsers = if field.parsers.is_empty() { Value::Null } else { json!(field.parsers) };
-            let mut out = json!({"label": name, "type": field.kind(), "cardinality": field.values.len(), "parsers": parsers});
+            let mut out =
+                json!({"label": name, "type": field.kind(), "cardinality": field.values.len(), "parsers": parsers});
             if let (Some(path), Some(out)) = (&field.json_path, out.as_object_mut()) {
                 out.insert("jsonPath".to_owned(), json!(path));
             }

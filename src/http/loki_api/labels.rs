@@ -6,8 +6,8 @@ use axum::Json;
 use axum::extract::{Path, State};
 use serde_json::json;
 
-use super::shapes::object;
 use super::params::Params;
+use super::shapes::object;
 use super::{Answer, LokiApi, matchers};
 use crate::model::Labels;
 

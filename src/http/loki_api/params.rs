@@ -73,7 +73,8 @@ impl Params {
 
     pub(super) fn duration(&self, name: &str) -> Result<Option<Duration>, ApiError> {
         let Some(text) = self.get(name) else { return Ok(None) };
-        let bad = || ApiError::bad(format!("cannot parse {name}={text:?}: seconds or a duration such as 1m30s are taken"));
+        let bad =
+            || ApiError::bad(format!("cannot parse {name}={text:?}: seconds or a duration such as 1m30s are taken"));
         parse_duration(text).map(Some).ok_or_else(bad)
     }
 
@@ -225,9 +226,14 @@ mod tests {
         ] {
             assert_eq!(parse_time(text), time, "{text}");
         }
-        for (text, ms) in
-            [("15000ms", Some(15_000)), ("1h30m", Some(5_400_000)), ("2.5", Some(2_500)), ("-1", Some(0)), ("5x", None), ("m", None)]
-        {
+        for (text, ms) in [
+            ("15000ms", Some(15_000)),
+            ("1h30m", Some(5_400_000)),
+            ("2.5", Some(2_500)),
+            ("-1", Some(0)),
+            ("5x", None),
+            ("m", None),
+        ] {
             assert_eq!(parse_duration(text), ms.map(Duration::from_millis), "{text}");
         }
     }
@@ -247,7 +253,9 @@ mod tests {
             assert_eq!(Params::of(query).range(now).ok(), range, "{query}");
         }
         let range = (seconds(0), seconds(5_000));
-        for (query, step) in [("", Some(20)), ("step=7", Some(7)), ("step=0", None), ("step=-1", None), ("step=1ms", None)] {
+        for (query, step) in
+            [("", Some(20)), ("step=7", Some(7)), ("step=0", None), ("step=-1", None), ("step=1ms", None)]
+        {
             assert_eq!(Params::of(query).step(range).ok(), step.map(Duration::from_secs), "{query}");
         }
         for (query, limit) in

@@ -13,11 +13,7 @@ use crate::wire::loki_push::{LokiPushError, decode, with_service_name};
 
 /// Answers 204 when the records are stored. A shipper drops what gets 4xx and repeats what gets 5xx, so only what can
 /// never be read gets 4xx.
-pub(super) async fn push(
-    State(api): State<LokiApi>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Result<Response, ApiError> {
+pub(super) async fn push(State(api): State<LokiApi>, headers: HeaderMap, body: Bytes) -> Result<Response, ApiError> {
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or("").to_owned();
     let (kind, encoding) = (text(header::CONTENT_TYPE), text(header::CONTENT_ENCODING));
     let name_services = api.name_services;

@@ -78,14 +78,16 @@ pub(super) fn matrix(value: logql::Value, grid: &Grid, stats: &Value) -> Json<Va
     let time = |step| seconds(Timestamp::from_nanos(grid.at_ns(step)));
     let series: Vec<Value> = match value {
         logql::Value::Scalar(values) => {
-            let values: Vec<Value> = values.iter().enumerate().map(|(step, v)| json!([time(step), number(*v)])).collect();
+            let values: Vec<Value> =
+                values.iter().enumerate().map(|(step, v)| json!([time(step), number(*v)])).collect();
             vec![json!({"metric": {}, "values": values})]
         }
         logql::Value::Vector(series) => series
             .iter()
             .map(|series| {
                 let values = series.values.iter().enumerate();
-                let values: Vec<Value> = values.filter_map(|(step, v)| Some(json!([time(step), number((*v)?)]))).collect();
+                let values: Vec<Value> =
+                    values.filter_map(|(step, v)| Some(json!([time(step), number((*v)?)]))).collect();
                 json!({"metric": object(&series.labels), "values": values})
             })
             .collect(),

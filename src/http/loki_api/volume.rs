@@ -107,7 +107,11 @@ impl Plan {
     fn keys(&self, labels: &Labels) -> Vec<Key> {
         let wanted = |name: &str| self.targets.is_empty() || self.targets.iter().any(|target| target == name);
         if self.by_label {
-            return labels.iter().filter(|(name, _)| wanted(name)).map(|(name, _)| Key::Label(name.to_owned())).collect();
+            return labels
+                .iter()
+                .filter(|(name, _)| wanted(name))
+                .map(|(name, _)| Key::Label(name.to_owned()))
+                .collect();
         }
         vec![Key::Series(Labels::from_pairs(labels.iter().filter(|(name, _)| wanted(name))))]
     }
