@@ -12,6 +12,7 @@ pub mod log;
 pub mod lsn;
 pub mod matcher;
 pub mod observation;
+pub mod quote;
 pub mod sample;
 pub mod time;
 

@@ -127,7 +127,8 @@ impl Spool {
             first_seq.get_or_insert(seq);
             match codec::decode_head(payload) {
                 Ok(head) => {
-                    acknowledged = acknowledged.max(head.acknowledged);
+                    // A frame was written before it could be acknowledged: what says otherwise is damage.
+                    acknowledged = acknowledged.max(head.acknowledged.min(seq));
                     if head.is_full {
                         checkpoints.clear();
                     }

@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::model::quote::Quoted;
+
 /// The label that holds a metric's name.
 pub const METRIC_NAME: &str = "__name__";
 
@@ -130,7 +132,7 @@ impl fmt::Display for Labels {
         f.write_str("{")?;
         for (i, (name, value)) in rest.enumerate() {
             let comma = if i == 0 { "" } else { ", " };
-            write!(f, "{comma}{name}={value:?}")?;
+            write!(f, "{comma}{name}={}", Quoted(value))?;
         }
         f.write_str("}")
     }

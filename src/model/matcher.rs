@@ -5,6 +5,7 @@ use std::fmt;
 use regex::{Regex, RegexBuilder};
 
 use crate::model::Labels;
+use crate::model::quote::Quoted;
 
 /// Compiled size limit of one expression: a hostile one fails to compile instead of eating memory.
 const REGEX_SIZE_LIMIT_BYTES: usize = 10 << 20;
@@ -105,7 +106,7 @@ impl Eq for Matcher {}
 
 impl fmt::Display for Matcher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}{}{:?}", self.name, self.op.symbol(), self.value)
+        write!(f, "{}{}{}", self.name, self.op.symbol(), Quoted(&self.value))
     }
 }
 

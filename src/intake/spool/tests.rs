@@ -162,3 +162,16 @@ proptest! {
         prop_assert_eq!((back.is_full, back.acknowledged, back.body), (true, acknowledged, &b"body"[..]));
     }
 }
+
+#[test]
+fn a_frame_that_claims_later_ones_were_acknowledged_loses_none_of_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = Disk::real();
+    let (mut journal, _) = Journal::open(&disk, dir.path(), JournalOptions::default(), |_, _| {}).unwrap();
+    let head = codec::Head { acknowledged: u64::MAX, ..codec::Head::default() };
+    journal.append(&codec::encode(&head, &encode_batch(&batch("a")))).unwrap();
+    drop(journal);
+    open(&disk, dir.path(), 1 << 30).append(&batch("b"), &[]).unwrap();
+    let frames = open(&disk, dir.path(), 1 << 30).next_unacknowledged(1 << 20).unwrap();
+    assert_eq!(lines(&frames), [(0, "a".to_owned()), (1, "b".to_owned())]);
+}

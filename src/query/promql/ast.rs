@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::model::Matcher;
+use crate::model::quote::Quoted;
 
 /// Where a node stands in the text, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -329,7 +330,7 @@ const UNITS: [(&str, u64, bool); 7] = [
 /// A label name as it can stand in a matcher or list: quoted unless it is a plain one.
 fn write_name(f: &mut fmt::Formatter<'_>, name: &str) -> fmt::Result {
     let plain = |(i, c): (usize, char)| c == '_' || c.is_ascii_alphabetic() || (i > 0 && c.is_ascii_digit());
-    if !name.is_empty() && name.chars().enumerate().all(plain) { f.write_str(name) } else { write!(f, "{name:?}") }
+    if !name.is_empty() && name.chars().enumerate().all(plain) { f.write_str(name) } else { write!(f, "{}", Quoted(name)) }
 }
 
 fn write_names(f: &mut fmt::Formatter<'_>, names: &[String]) -> fmt::Result {
@@ -359,13 +360,13 @@ impl Selector {
         f.write_str("{")?;
         let mut comma = "";
         if !plain {
-            write!(f, "{name:?}")?;
+            write!(f, "{}", Quoted(name))?;
             comma = ",";
         }
         for matcher in rest {
             f.write_str(comma)?;
             write_name(f, &matcher.name)?;
-            write!(f, "{}{:?}", matcher.op.symbol(), matcher.value)?;
+            write!(f, "{}{}", matcher.op.symbol(), Quoted(&matcher.value))?;
             comma = ",";
         }
         f.write_str("}")
@@ -386,7 +387,7 @@ impl fmt::Display for Expr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.kind {
             ExprKind::Number(value) => f.write_str(&super::format::number(*value)),
-            ExprKind::String(text) => write!(f, "{text:?}"),
+            ExprKind::String(text) => write!(f, "{}", Quoted(text)),
             ExprKind::Selector(selector) => {
                 selector.write_matchers(f)?;
                 write_modifiers(f, selector.at, selector.offset_ms)

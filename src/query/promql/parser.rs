@@ -616,3 +616,6 @@ impl Parser<'_> {
         Ok(At::Ms(ms.round() as i64))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,7 @@
 //! Go's ways of writing values: `%v`, `printf`, and floats.
 
 use super::value::Value;
+use crate::model::quote::Quoted;
 
 /// `%v`.
 pub fn format_value(value: &Value) -> String {
@@ -155,7 +156,7 @@ fn one(verb: &Directive, value: &Value) -> String {
             Some(length) => text.chars().take(length).collect(),
             None => text.clone(),
         },
-        ('q', Value::Str(text)) => format!("{text:?}"),
+        ('q', Value::Str(text)) => Quoted(text).to_string(),
         ('x', Value::Str(text)) => crate::store::state::tokens::hex(text.as_bytes()),
         ('t', Value::Bool(value)) => value.to_string(),
         ('T', value) => value.type_name().to_owned(),

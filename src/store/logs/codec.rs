@@ -8,6 +8,8 @@ use super::Origin;
 
 const FRAME_BATCH: u8 = 1;
 const FRAME_CHECKPOINT: u8 = 2;
+/// Larger frame numbers are damage: shifted to the sequence numbers of their records they would not fit.
+const FRAME_NUMBER_MAX: u64 = 1 << 43;
 
 /// The bytes are not what this version writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -140,7 +142,7 @@ pub(super) fn decode_frame(bytes: &[u8]) -> Result<Frame, DecodeError> {
     let mut input = Input(bytes);
     match input.byte()? {
         FRAME_BATCH => {
-            let frame = input.varint()?;
+            let frame = input.frame_number()?;
             let origin = if input.byte()? == 1 { Some(input.origin()?) } else { None };
             let mut streams = Vec::new();
             for _ in 0..input.count()? {
@@ -161,7 +163,7 @@ pub(super) fn decode_frame(bytes: &[u8]) -> Result<Frame, DecodeError> {
             Ok(Frame::Batch { frame, origin, records })
         }
         FRAME_CHECKPOINT => {
-            let frame = input.varint()?;
+            let frame = input.frame_number()?;
             let mut marks = Vec::new();
             for _ in 0..input.count()? {
                 marks.push(input.origin()?);
@@ -206,6 +208,10 @@ impl<'a> Input<'a> {
             }
         }
         Err(DecodeError)
+    }
+
+    fn frame_number(&mut self) -> Result<u64, DecodeError> {
+        self.varint().and_then(|number| if number <= FRAME_NUMBER_MAX { Ok(number) } else { Err(DecodeError) })
     }
 
     /// A number of things that take at least one byte each.
@@ -257,6 +263,14 @@ mod tests {
         let bytes = encode_checkpoint(7, std::slice::from_ref(&origin));
         assert_eq!(decode_frame(&bytes), Ok(Frame::Checkpoint { frame: 7, marks: vec![origin] }));
         assert_eq!(decode_frame(&[FRAME_CHECKPOINT, 1, 0xff, 0xff, 0xff, 0x7f]), Err(DecodeError));
+    }
+
+    #[test]
+    fn a_frame_number_that_leaves_no_room_for_records_is_damage() {
+        for (frame, is_sound) in [(FRAME_NUMBER_MAX, true), (FRAME_NUMBER_MAX + 1, false), (u64::MAX, false)] {
+            assert_eq!(decode_frame(&encode_batch(frame, None, &[])).is_ok(), is_sound, "{frame}");
+            assert_eq!(decode_frame(&encode_checkpoint(frame, &[])).is_ok(), is_sound, "{frame}");
+        }
     }
 
     #[test]

@@ -13,6 +13,7 @@ use crate::platform::disk::{Disk, DiskFile};
 use crate::store::metrics::bytes::{Reader, put_bytes, put_ivarint, put_uvarint};
 use crate::store::metrics::chunk::{Chunk, Point, decode_into};
 use crate::store::metrics::postings::LabelIndex;
+use crate::store::metrics::wal::BATCH_MAX;
 
 pub(super) const EXTENSION: &str = "block";
 const MAGIC: &[u8; 8] = b"DRJBLK01";
@@ -79,7 +80,7 @@ impl Summary {
         for _ in 0..reader.count()? {
             summary.windows.push((reader.ivarint()?, reader.uvarint()?));
         }
-        Some(summary)
+        summary.windows.iter().all(|(_, batch)| *batch <= BATCH_MAX).then_some(summary)
     }
 }
 
@@ -350,6 +351,7 @@ impl BlockIndex {
         }
         for _ in 0..reader.count()? {
             let (name, value) = (reader.u32()?, reader.u32()?);
+            index.symbols.get(name.max(value) as usize)?;
             let mut ids = Vec::new();
             let mut id = 0u32;
             for _ in 0..reader.count()? {
@@ -412,5 +414,25 @@ impl LabelIndex for BlockIndex {
         for (value, ids) in self.id(name).and_then(|name| self.postings.get(&name)).into_iter().flatten() {
             each(self.symbol(*value), ids);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_index_that_names_symbols_it_does_not_have_is_damaged() {
+        // No symbols, then a posting of label 0; no symbols, then a series with label 0.
+        for bytes in [&[0, 0, 1, 0, 0, 0][..], &[0, 1, 1, 0, 0, 0, 0]] {
+            assert!(BlockIndex::decode(bytes).is_none(), "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn a_summary_with_a_batch_number_that_leaves_no_next_one_is_damaged() {
+        let summary = |batch| Summary { windows: vec![(0, batch)], ..Summary::default() }.encode();
+        assert!(Summary::decode(&summary(BATCH_MAX)).is_some());
+        assert!(Summary::decode(&summary(u64::MAX)).is_none());
     }
 }

@@ -18,6 +18,8 @@ use crate::store::metrics::chunk::Point;
 /// A generation that has grown past this is followed by a new one, which bounds what must be kept for its last sample.
 const GENERATION_BYTES: u64 = 16 << 20;
 const FLAG_RESET: u8 = 1;
+/// Larger batch numbers are damage: no store lives long enough, and the next one must still be a number.
+pub(super) const BATCH_MAX: u64 = 1 << 62;
 
 /// Samples on their way to the log.
 #[derive(Debug, Default)]
@@ -173,7 +175,7 @@ fn decode(
 ) -> Option<u64> {
     let mut reader = Reader::new(payload);
     let _flags = reader.u8()?;
-    let batch = reader.uvarint()?;
+    let batch = reader.uvarint().filter(|batch| *batch <= BATCH_MAX)?;
     for _ in 0..reader.count()? {
         let id = reader.u32()?;
         let mut pairs = Vec::new();
@@ -185,7 +187,7 @@ fn decode(
     let mut before = (0i64, 0i64);
     let mut undeclared = false;
     while !reader.is_empty() {
-        let id = before.0 + reader.ivarint()?;
+        let id = before.0.checked_add(reader.ivarint()?)?;
         let at_ms = before.1.wrapping_add(reader.ivarint()?);
         let value = f64::from_bits(reader.uvarint()?.swap_bytes());
         before = (id, at_ms);
@@ -195,4 +197,27 @@ fn decode(
         }
     }
     (!undeclared).then_some(batch)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_that_no_store_writes_are_damage() {
+        let frame = |batch: u64, ids: &[i64]| {
+            let mut out = vec![FLAG_RESET];
+            put_uvarint(&mut out, batch);
+            put_uvarint(&mut out, 0);
+            for id in ids {
+                put_ivarint(&mut out, *id);
+                out.extend([0, 0]);
+            }
+            out
+        };
+        for payload in [frame(u64::MAX, &[]), frame(1, &[i64::MAX, 1])] {
+            assert_eq!(decode(&payload, &mut FxHashMap::default(), |_, _, _| {}), None, "{payload:?}");
+        }
+        assert_eq!(decode(&frame(BATCH_MAX, &[]), &mut FxHashMap::default(), |_, _, _| {}), Some(BATCH_MAX));
+    }
 }
