@@ -86,12 +86,8 @@ pub fn router(parts: Parts) -> Router {
         })
     });
     let loki = loki_api::LokiApi::new(Arc::clone(&parts.logs), parts.clock.clone(), take);
-    let push = agent_push::AgentPush {
-        clock: parts.clock,
-        intake: parts.intake,
-        logs: parts.logs,
-        targets: parts.targets,
-    };
+    let push =
+        agent_push::AgentPush { clock: parts.clock, intake: parts.intake, logs: parts.logs, targets: parts.targets };
     let reload = parts.reload;
     Router::new()
         .merge(alertmanager_api::router(alertmanager))
@@ -121,5 +117,3 @@ async fn reload_configuration(State(reload): State<watch::Sender<()>>) -> Status
     reload.send_replace(());
     StatusCode::ACCEPTED
 }
-
-pub mod loki_api;

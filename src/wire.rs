@@ -4,4 +4,3 @@ pub mod agent;
 pub mod exposition;
 pub mod loki_push;
 pub mod remote_write;
-pub mod loki_push;

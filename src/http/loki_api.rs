@@ -91,7 +91,8 @@ impl LokiApi {
         &self,
         work: impl FnOnce(&LogStore, &Engine, &CancellationToken) -> Result<T, ApiError> + Send + 'static,
     ) -> Result<T, ApiError> {
-        let stopping = |_| ApiError { status: StatusCode::SERVICE_UNAVAILABLE, message: "the server is stopping".into() };
+        let stopping =
+            |_| ApiError { status: StatusCode::SERVICE_UNAVAILABLE, message: "the server is stopping".into() };
         let slot = Arc::clone(&self.slots).acquire_owned().await.map_err(stopping)?;
         let stop = CancellationToken::new();
         let _cancels = stop.clone().drop_guard();

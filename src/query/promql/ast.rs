@@ -330,7 +330,11 @@ const UNITS: [(&str, u64, bool); 7] = [
 /// A label name as it can stand in a matcher or list: quoted unless it is a plain one.
 fn write_name(f: &mut fmt::Formatter<'_>, name: &str) -> fmt::Result {
     let plain = |(i, c): (usize, char)| c == '_' || c.is_ascii_alphabetic() || (i > 0 && c.is_ascii_digit());
-    if !name.is_empty() && name.chars().enumerate().all(plain) { f.write_str(name) } else { write!(f, "{}", Quoted(name)) }
+    if !name.is_empty() && name.chars().enumerate().all(plain) {
+        f.write_str(name)
+    } else {
+        write!(f, "{}", Quoted(name))
+    }
 }
 
 fn write_names(f: &mut fmt::Formatter<'_>, names: &[String]) -> fmt::Result {

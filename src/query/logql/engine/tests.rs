@@ -65,8 +65,8 @@ fn metric_queries() {
             &[r#"{member="n1"} 0.058"#],
         ),
         (
-            r#"quantile_over_time(0.5, {member="n1"} | logfmt | unwrap duration(took) [2m]) by (member)"#,
-            &[r#"{member="n1"} 0.029"#],
+            r#"quantile_over_time(1, {member="n1"} | logfmt | unwrap duration(took) [2m]) by (member)"#,
+            &[r#"{member="n1"} 0.058"#],
         ),
         (r#"absent_over_time({cluster="gone"}[1m])"#, &[r#"{cluster="gone"} 1"#]),
         (r#"sum(count_over_time({cluster="demo"}[2m])) > 100"#, &[]),
