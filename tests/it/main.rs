@@ -20,4 +20,5 @@ mod promql_scripts;
 mod recordings;
 mod smtp;
 mod state_crash;
+mod ui_fresh;
 mod webhook;
