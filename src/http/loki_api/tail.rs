@@ -80,13 +80,14 @@ impl Tail {
         let mut live = self.api.logs.subscribe();
         let (mut history, mut sent) = self.history().await?;
         self.send(&mut socket, &mut history, Vec::new()).await?;
-        let mut state = Live::default();
+        // A catch-up gives what came after these, not what the limit left out.
+        let mut state = Live { last_seq: sent.iter().max().copied(), ..Live::default() };
         let mut ping = interval(PING_EVERY);
         ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let due = state.due(self.delay);
             tokio::select! {
-                received = live.recv() => match received {
+                received = live.recv(), if state.lines < CATCH_UP_MAX => match received {
                     Ok(batch) => {
                         state.take(&self.expr, self.start, &batch, &mut sent);
                         self.drain(&mut live, &mut state, &mut sent).await?;
@@ -161,8 +162,9 @@ impl Tail {
         let found = self.api.run(move |store: &LogStore, _, stop| {
             let mut query = LogQuery::new(expr.matchers.clone(), start, Timestamp::MAX);
             query.budget = Budget { stop: stop.clone(), ..Budget::default() };
-            let (mut lines, mut dropped) = (Vec::new(), Vec::new());
+            let (mut lines, mut dropped, mut last) = (Vec::new(), Vec::new(), after);
             store.search(&query, &mut |seq, record| {
+                last = last.max(Some(seq));
                 if after.is_some_and(|after| seq <= after) || skip.contains(&seq) {
                     return ControlFlow::Continue(());
                 }
@@ -175,10 +177,13 @@ impl Tail {
                 }
                 ControlFlow::Continue(())
             })?;
-            Ok((lines, dropped))
+            Ok((lines, dropped, last))
         });
-        let (lines, dropped) = found.await.map_err(|error| error.message)?;
+        let (lines, dropped, last) = found.await.map_err(|error| error.message)?;
+        // Batches that the new subscription brings again.
+        sent.retain(|seq| after.is_none_or(|after| *seq > after));
         sent.extend(lines.iter().map(|(seq, _)| *seq));
+        state.last_seq = last;
         state.push(lines.into_iter().map(|(_, line)| line).collect());
         state.dropped.extend(dropped);
         Ok(())
@@ -262,5 +267,49 @@ impl Live {
         }
         self.lines = self.lines.saturating_sub(ready.len());
         (ready, std::mem::take(&mut self.dropped))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::PushError;
+    use super::*;
+    use crate::model::{Labels, LogRecord};
+    use crate::platform::clock::Clock;
+    use crate::platform::disk::Disk;
+    use crate::store::logs::LogOptions;
+
+    #[tokio::test]
+    async fn a_tail_that_fell_behind_catches_up() {
+        let dir = tempfile::tempdir().unwrap();
+        let clock = Clock::manual(Timestamp::from_secs(1_700_000_000));
+        let (logs, _) = LogStore::open(dir.path(), LogOptions::default(), &Disk::real(), &clock).unwrap();
+        let append = |from: usize, to: usize| {
+            for n in from..to {
+                let stream = Labels::from_pairs([("member", "n1")]);
+                let at = Timestamp::from_secs(1_699_999_000);
+                logs.append(None, &[LogRecord { at, stream, line: format!("{n:04}"), fields: Vec::new() }]).unwrap();
+            }
+        };
+        append(0, 10);
+        let sink = Arc::new(|_| Box::pin(async { Ok::<(), PushError>(()) }) as _);
+        let api = LokiApi::new(Arc::new(logs.clone()), clock, sink);
+        let tail = Tail::new(api, Params::of("query=%7Bmember%3D%22n1%22%7D&limit=4")).unwrap();
+        let mut live = logs.subscribe();
+        append(10, 15);
+        let (history, mut sent) = tail.history().await.unwrap();
+        let mut state = Live { last_seq: sent.iter().max().copied(), ..Live::default() };
+        // More than the store keeps for live readers.
+        append(15, 700);
+        assert!(matches!(live.recv().await, Err(RecvError::Lagged(_))));
+        tail.catch_up(&mut live, &mut state, &mut sent).await.unwrap();
+        append(700, 720);
+        tail.drain(&mut live, &mut state, &mut sent).await.unwrap();
+        let (ready, dropped) = state.ready(Duration::ZERO);
+        assert_eq!(dropped, []);
+        let mut lines: Vec<String> = history.iter().chain(&ready).map(|line| line.line.clone()).collect();
+        lines.sort();
+        let expected: Vec<String> = (11..720).map(|n| format!("{n:04}")).collect();
+        assert_eq!(lines, expected);
     }
 }
