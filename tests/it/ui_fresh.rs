@@ -17,10 +17,8 @@ fn the_embedded_ui_is_built_from_its_sources() {
     let ui = Path::new(env!("CARGO_MANIFEST_DIR")).join("ui");
     let mut files = vec![ui.join("index.html"), ui.join("package-lock.json")];
     files_below(&ui.join("src"), &mut files);
-    let mut named: Vec<(String, PathBuf)> = files
-        .into_iter()
-        .map(|path| (path.strip_prefix(&ui).unwrap().to_str().unwrap().to_owned(), path))
-        .collect();
+    let mut named: Vec<(String, PathBuf)> =
+        files.into_iter().map(|path| (path.strip_prefix(&ui).unwrap().to_str().unwrap().to_owned(), path)).collect();
     named.sort();
     let mut hash = Sha256::new();
     for (name, path) in named {

@@ -108,10 +108,12 @@ fn note_paths(fields: &mut Fields, value: &Value, path: &mut Vec<String>) {
     }
 }
 
+type Check = fn(&str) -> bool;
+
 impl Field {
     /// The narrowest type that all values have.
     fn kind(&self) -> &'static str {
-        const KINDS: [(&str, fn(&str) -> bool); 5] = [
+        const KINDS: [(&str, Check); 5] = [
             ("int", |value| value.parse::<i64>().is_ok()),
             ("float", |value| value.parse::<f64>().is_ok()),
             ("boolean", |value| matches!(value, "true" | "false")),
