@@ -111,7 +111,8 @@ fn note_paths(fields: &mut Fields, value: &Value, path: &mut Vec<String>) {
 impl Field {
     /// The narrowest type that all values have.
     fn kind(&self) -> &'static str {
-        const KINDS: [(&str, fn(&str) -> bool); 5] = [
+        type Fits = fn(&str) -> bool;
+        const KINDS: [(&str, Fits); 5] = [
             ("int", |value| value.parse::<i64>().is_ok()),
             ("float", |value| value.parse::<f64>().is_ok()),
             ("boolean", |value| matches!(value, "true" | "false")),

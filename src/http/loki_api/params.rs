@@ -14,7 +14,7 @@ const FORM_BYTES_MAX: usize = 4 << 20;
 /// Entries of an answer.
 pub(super) const ENTRIES_MAX: usize = 5000;
 const ENTRIES_DEFAULT: usize = 100;
-const SINCE_DEFAULT: Duration = Duration::from_secs(3600);
+const SINCE_DEFAULT: Duration = Duration::from_hours(1);
 
 /// Decoded parameters in order.
 #[derive(Debug)]

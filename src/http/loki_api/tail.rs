@@ -12,7 +12,7 @@ use std::time::Duration;
 use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
 use axum::extract::{FromRequestParts as _, Request, State};
 use axum::http::StatusCode;
-use axum::response::{IntoResponse as _, Response};
+use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
@@ -29,7 +29,7 @@ use crate::store::logs::{Budget, CommittedBatch, Direction, LogQuery, LogStore};
 /// Lines of a catch-up.
 const CATCH_UP_MAX: usize = 20_000;
 /// How far back a catch-up looks for lines that came late.
-const CATCH_UP_BACK: Duration = Duration::from_secs(3600);
+const CATCH_UP_BACK: Duration = Duration::from_hours(1);
 const DELAY_MAX: Duration = Duration::from_secs(5);
 const PING_EVERY: Duration = Duration::from_secs(1);
 /// A client that takes no byte for this long is gone.
@@ -52,7 +52,7 @@ pub(super) async fn tail(State(api): State<LokiApi>, request: Request) -> Result
     let (mut parts, _) = request.into_parts();
     let params = Params::of_parts(&parts);
     let tail = Tail::new(api, params).map_err(ApiError::into_response)?;
-    let upgrade = WebSocketUpgrade::from_request_parts(&mut parts, &()).await.map_err(|error| error.into_response())?;
+    let upgrade = WebSocketUpgrade::from_request_parts(&mut parts, &()).await.map_err(IntoResponse::into_response)?;
     let Ok(slot) = Arc::clone(&tail.api.tails).try_acquire_owned() else {
         let message = format!("max concurrent tail requests limit exceeded, count > limit ({})", super::TAILS_AT_ONCE);
         return Err(ApiError { status: StatusCode::TOO_MANY_REQUESTS, message }.into_response());
@@ -72,7 +72,7 @@ impl Tail {
         if delay > DELAY_MAX {
             return Err(ApiError::bad(format!("delay_for can't be greater than {}", DELAY_MAX.as_secs())));
         }
-        let start = params.time("start")?.unwrap_or_else(|| api.clock.now() - Duration::from_secs(3600));
+        let start = params.time("start")?.unwrap_or_else(|| api.clock.now() - Duration::from_hours(1));
         Ok(Self { expr, start, limit: params.limit()?, delay, api, params })
     }
 
