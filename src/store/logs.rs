@@ -71,10 +71,10 @@ pub struct LogOptions {
 impl Default for LogOptions {
     fn default() -> Self {
         Self {
-            retention: Duration::from_secs(14 * 86_400),
+            retention: Duration::from_hours(14 * 24),
             max_bytes: None,
             seal_bytes: 8 << 20,
-            seal_after: Duration::from_secs(600),
+            seal_after: Duration::from_mins(10),
             memory_bytes_max: 64 << 20,
         }
     }
@@ -225,7 +225,13 @@ impl LogStore {
     ) -> Result<(Self, LogRecovery), LogStoreError> {
         let mut recovery = LogRecovery::default();
         let sealer = Sealer::open(disk, &dir.join("days"), &mut recovery)?;
-        let mut replay = Replay { sealer: &sealer, high_water: HighWater::default(), batches: Vec::new(), next_frame: 0, unknown: 0 };
+        let mut replay = Replay {
+            sealer: &sealer,
+            high_water: HighWater::default(),
+            batches: Vec::new(),
+            next_frame: 0,
+            unknown: 0,
+        };
         let (journal, found) =
             Journal::open(disk, &dir.join("wal"), JournalOptions::default(), |_, bytes| replay.frame(bytes))?;
         let Replay { high_water, batches, next_frame, unknown, .. } = replay;
@@ -272,7 +278,7 @@ impl LogStore {
     }
 
     /// Stores records: durable against the death of the process and searchable when this returns.
-    pub fn append(&self, origin: Option<Origin>, records: &[LogRecord]) -> Result<Appended, LogStoreError> {
+    pub fn append(&self, origin: Option<&Origin>, records: &[LogRecord]) -> Result<Appended, LogStoreError> {
         if records.len() >= FRAME_RECORDS_MAX {
             return Err(LogStoreError::TooManyRecords { records: records.len() });
         }
@@ -288,7 +294,7 @@ impl LogStore {
         }
 
         let mut writer = self.0.writer.lock();
-        if let Some(origin) = &origin {
+        if let Some(origin) = origin {
             if writer.high_water.covers(origin) {
                 return Ok(Appended { duplicate_batch: true, ..Appended::default() });
             }
@@ -309,9 +315,9 @@ impl LogStore {
         }
         self.check_memory()?;
         let frame = writer.next_frame;
-        writer.journal.append(&codec::encode_batch(frame, origin.as_ref(), &kept))?;
+        writer.journal.append(&codec::encode_batch(frame, origin, &kept))?;
         writer.next_frame = frame + 1;
-        if let Some(origin) = &origin {
+        if let Some(origin) = origin {
             writer.high_water.raise(origin);
         }
         for record in &kept {
@@ -420,7 +426,9 @@ impl Replay<'_> {
         match codec::decode_frame(bytes) {
             Ok(Frame::Checkpoint { frame, marks }) => {
                 self.next_frame = self.next_frame.max(frame);
-                marks.iter().for_each(|mark| self.high_water.raise(mark));
+                for mark in &marks {
+                    self.high_water.raise(mark);
+                }
             }
             Ok(Frame::Batch { frame, origin, records }) => {
                 self.next_frame = self.next_frame.max(frame + 1);

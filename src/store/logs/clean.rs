@@ -16,7 +16,7 @@ const STREAM_BYTES_MAX: usize = 16 << 10;
 const STREAM_LABELS: [&str; 6] = ["cluster", "member", "source", "severity", "service_name", "job"];
 const STREAM_VALUE_BYTES_MAX: usize = 2 << 10;
 /// Clocks may be ahead by this much; a record further in the future gets the time of its arrival.
-const AHEAD_MAX: Duration = Duration::from_secs(600);
+const AHEAD_MAX: Duration = Duration::from_mins(10);
 
 /// The record as it is stored, `None` when it is older than `oldest`.
 pub(super) fn clean(record: &LogRecord, oldest: Timestamp, now: Timestamp) -> Option<LogRecord> {
@@ -37,7 +37,7 @@ fn bound_line(record: &mut LogRecord) {
     if record.line.len() <= LINE_BYTES_MAX {
         return;
     }
-    let hash: String = Sha256::digest(record.line.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
+    let hash = format!("{:x}", Sha256::digest(record.line.as_bytes()));
     record.fields.push(("line_bytes".to_owned(), record.line.len().to_string()));
     record.fields.push(("line_sha256".to_owned(), hash));
     let mut end = LINE_BYTES_MAX;

@@ -8,6 +8,8 @@ use super::Origin;
 
 const FRAME_BATCH: u8 = 1;
 const FRAME_CHECKPOINT: u8 = 2;
+/// Larger frame numbers are damage: shifted to the sequence numbers of their records they would not fit.
+const FRAME_NUMBER_MAX: u64 = 1 << 43;
 
 /// The bytes are not what this version writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -17,17 +19,28 @@ pub(super) struct DecodeError;
 /// One frame of the write-ahead log.
 #[derive(Debug, PartialEq)]
 pub(super) enum Frame {
-    Batch { frame: u64, origin: Option<Origin>, records: Vec<LogRecord> },
+    Batch {
+        frame: u64,
+        origin: Option<Origin>,
+        records: Vec<LogRecord>,
+    },
     /// Opens a new segment: everything older than the segments that remain.
-    Checkpoint { frame: u64, marks: Vec<Origin> },
+    Checkpoint {
+        frame: u64,
+        marks: Vec<Origin>,
+    },
+}
+
+fn low_byte(value: u64) -> u8 {
+    value.to_le_bytes()[0]
 }
 
 fn put_varint(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
-        out.push((value & 0x7f) as u8 | 0x80);
+        out.push(low_byte(value) | 0x80);
         value >>= 7;
     }
-    out.push(value as u8);
+    out.push(low_byte(value));
 }
 
 fn put_text(out: &mut Vec<u8>, text: &str) {
@@ -129,7 +142,7 @@ pub(super) fn decode_frame(bytes: &[u8]) -> Result<Frame, DecodeError> {
     let mut input = Input(bytes);
     match input.byte()? {
         FRAME_BATCH => {
-            let frame = input.varint()?;
+            let frame = input.frame_number()?;
             let origin = if input.byte()? == 1 { Some(input.origin()?) } else { None };
             let mut streams = Vec::new();
             for _ in 0..input.count()? {
@@ -150,7 +163,7 @@ pub(super) fn decode_frame(bytes: &[u8]) -> Result<Frame, DecodeError> {
             Ok(Frame::Batch { frame, origin, records })
         }
         FRAME_CHECKPOINT => {
-            let frame = input.varint()?;
+            let frame = input.frame_number()?;
             let mut marks = Vec::new();
             for _ in 0..input.count()? {
                 marks.push(input.origin()?);
@@ -195,6 +208,10 @@ impl<'a> Input<'a> {
             }
         }
         Err(DecodeError)
+    }
+
+    fn frame_number(&mut self) -> Result<u64, DecodeError> {
+        self.varint().and_then(|number| if number <= FRAME_NUMBER_MAX { Ok(number) } else { Err(DecodeError) })
     }
 
     /// A number of things that take at least one byte each.
@@ -246,6 +263,14 @@ mod tests {
         let bytes = encode_checkpoint(7, std::slice::from_ref(&origin));
         assert_eq!(decode_frame(&bytes), Ok(Frame::Checkpoint { frame: 7, marks: vec![origin] }));
         assert_eq!(decode_frame(&[FRAME_CHECKPOINT, 1, 0xff, 0xff, 0xff, 0x7f]), Err(DecodeError));
+    }
+
+    #[test]
+    fn a_frame_number_that_leaves_no_room_for_records_is_damage() {
+        for (frame, is_sound) in [(FRAME_NUMBER_MAX, true), (FRAME_NUMBER_MAX + 1, false), (u64::MAX, false)] {
+            assert_eq!(decode_frame(&encode_batch(frame, None, &[])).is_ok(), is_sound, "{frame}");
+            assert_eq!(decode_frame(&encode_checkpoint(frame, &[])).is_ok(), is_sound, "{frame}");
+        }
     }
 
     #[test]

@@ -66,7 +66,8 @@ impl Directory for DiskDirectory {
         if full.exists() {
             return Err(OpenWriteError::FileAlreadyExists(path.to_owned()));
         }
-        let file = self.disk.open_append(&full).map_err(|error| OpenWriteError::wrap_io_error(error, path.to_owned()))?;
+        let file =
+            self.disk.open_append(&full).map_err(|error| OpenWriteError::wrap_io_error(error, path.to_owned()))?;
         let writer: Box<dyn TerminatingWrite + Send + Sync> = Box::new(Writer(file));
         Ok(BufWriter::with_capacity(WRITE_BUFFER_BYTES, writer))
     }

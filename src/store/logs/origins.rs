@@ -16,7 +16,7 @@ const GENERATIONS_PER_AGENT_MAX: usize = 8;
 const AGENTS_MAX: usize = 10_000;
 const EVENT_IDS_MAX: usize = 100_000;
 /// How long a repeated event is recognised.
-pub(super) const EVENT_MEMORY: Duration = Duration::from_secs(3600);
+pub(super) const EVENT_MEMORY: Duration = Duration::from_hours(1);
 
 /// High-water marks: the last batch stored of each (agent, generation).
 #[derive(Debug, Default)]

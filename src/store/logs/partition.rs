@@ -10,10 +10,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use tantivy::columnar::Column;
-use tantivy::schema::{
-    FAST, Field, IndexRecordOption, NumericOptions, STORED, Schema, TextFieldIndexing, TextOptions,
-};
 use tantivy::schema::{BytesOptions, Value as _};
+use tantivy::schema::{FAST, Field, IndexRecordOption, NumericOptions, STORED, Schema, TextFieldIndexing, TextOptions};
 use tantivy::store::StoreReader;
 use tantivy::tokenizer::{PreTokenizedString, Token};
 use tantivy::{
@@ -236,14 +234,15 @@ impl Segment {
                 for ord in 0..column.num_terms() as u64 {
                     text.clear();
                     column.ord_to_str(ord, &mut text)?;
-                    let labels = codec::decode_stream(&text).map_err(|error| std::io::Error::other(error.to_string()))?;
+                    let labels =
+                        codec::decode_stream(&text).map_err(|error| std::io::Error::other(error.to_string()))?;
                     streams.push(labels);
                 }
                 Some(column.ords().clone())
             }
         };
         let (at, seq, bytes) = (columns.i64("at")?, columns.u64("seq")?, columns.u64("bytes")?);
-        Ok(Self { at, seq, bytes, stream, streams, reader, fields })
+        Ok(Self { reader, fields, at, seq, bytes, stream, streams })
     }
 
     /// Whether any record may lie in `[start, end)`.

@@ -135,26 +135,26 @@ impl LogStore {
         query: &LogQuery,
         visit: &mut dyn FnMut(Timestamp, &Labels, u64),
     ) -> Result<SearchStats, LogStoreError> {
-        let state = self.0.state.read().clone();
+        let snapshot = self.0.state.read().clone();
         let (start, end) = (query.start, query.end);
         let mut stats = SearchStats::default();
         let mut streams = FxHashMap::<Labels, bool>::default();
-        let mut matches = |labels: &Labels| match streams.get(labels) {
-            Some(known) => *known,
-            None => {
-                let matches = query.matchers.iter().all(|matcher| matcher.matches(labels));
-                streams.insert(labels.clone(), matches);
-                matches
+        let mut matches = |labels: &Labels| {
+            if let Some(known) = streams.get(labels) {
+                return *known;
             }
+            let matches = query.matchers.iter().all(|matcher| matcher.matches(labels));
+            streams.insert(labels.clone(), matches);
+            matches
         };
-        let memory = state.active.iter().chain(state.frozen.iter());
+        let memory = snapshot.active.iter().chain(snapshot.frozen.iter());
         for record in memory.filter(|batch| batch.min < end && batch.max >= start).flat_map(|batch| &batch.records) {
             if record.at >= start && record.at < end && matches(&record.stream) {
                 stats.found += 1;
                 visit(record.at, &record.stream, record.line.len() as u64);
             }
         }
-        for partition in &state.partitions {
+        for partition in &snapshot.partitions {
             for segment in partition.segments.iter().filter(|segment| segment.overlaps(start, end)) {
                 if query.budget.stop.is_cancelled() {
                     return Err(LogStoreError::Cancelled);

@@ -25,8 +25,13 @@ struct Fixture {
 
 impl Fixture {
     fn new() -> Self {
-        let options = LogOptions { seal_after: Duration::from_secs(60), ..LogOptions::default() };
-        Self { dir: tempfile::tempdir().unwrap(), disk: Disk::with_space(u64::MAX), clock: Clock::manual(at(1000)), options }
+        let options = LogOptions { seal_after: Duration::from_mins(1), ..LogOptions::default() };
+        Self {
+            dir: tempfile::tempdir().unwrap(),
+            disk: Disk::with_space(u64::MAX),
+            clock: Clock::manual(at(1000)),
+            options,
+        }
     }
 
     fn open(&self) -> (LogStore, LogRecovery) {
@@ -50,8 +55,8 @@ fn all(store: &LogStore) -> Vec<String> {
     lines_of(store, |_| {})
 }
 
-fn origin(seq: u64) -> Option<Origin> {
-    Some(Origin { agent: "n1".to_owned(), generation: 7, seq })
+fn origin(seq: u64) -> Origin {
+    Origin { agent: "n1".to_owned(), generation: 7, seq }
 }
 
 #[test]
@@ -92,18 +97,18 @@ fn records_are_found_in_memory_after_a_seal_and_after_a_restart() {
 fn a_batch_sent_again_is_dropped_also_after_restarts() {
     let fixture = Fixture::new();
     let (store, _) = fixture.open();
-    assert_eq!(store.append(origin(5), &[record(1, "n1", "a")]).unwrap().stored, 1);
-    assert!(store.append(origin(5), &[record(1, "n1", "a")]).unwrap().duplicate_batch);
+    assert_eq!(store.append(Some(&origin(5)), &[record(1, "n1", "a")]).unwrap().stored, 1);
+    assert!(store.append(Some(&origin(5)), &[record(1, "n1", "a")]).unwrap().duplicate_batch);
     drop(store);
     let (store, _) = fixture.open();
-    assert!(store.append(origin(4), &[record(1, "n1", "a")]).unwrap().duplicate_batch);
+    assert!(store.append(Some(&origin(4)), &[record(1, "n1", "a")]).unwrap().duplicate_batch);
     store.seal().unwrap();
     drop(store);
     let (store, _) = fixture.open();
     assert_eq!(store.high_water("n1", 7), Some(5), "the mark outlives the frames it stood in");
     assert_eq!(store.high_water("n1", 8), None);
-    assert!(store.append(origin(5), &[record(1, "n1", "a")]).unwrap().duplicate_batch);
-    assert_eq!(store.append(origin(6), &[]).unwrap(), Appended::default());
+    assert!(store.append(Some(&origin(5)), &[record(1, "n1", "a")]).unwrap().duplicate_batch);
+    assert_eq!(store.append(Some(&origin(6)), &[]).unwrap(), Appended::default());
     assert_eq!(store.high_water("n1", 7), Some(6));
     assert_eq!(all(&store), ["a"]);
 }
@@ -166,17 +171,21 @@ fn a_failed_sync_ends_acknowledging() {
     fixture.disk.set_sync_fails(true);
     assert!(store.sync().is_err());
     fixture.disk.set_sync_fails(false);
-    assert!(matches!(store.append(None, &[record(1, "n1", "b")]), Err(LogStoreError::Journal(JournalError::Poisoned { .. }))));
+    assert!(matches!(
+        store.append(None, &[record(1, "n1", "b")]),
+        Err(LogStoreError::Journal(JournalError::Poisoned { .. }))
+    ));
     assert_eq!(all(&store), ["a"]);
 }
 
 #[test]
 fn old_days_go_by_age_and_by_size() {
     let mut fixture = Fixture::new();
-    fixture.options.retention = Duration::from_secs(3 * 86_400);
+    fixture.options.retention = Duration::from_hours(3 * 24);
     let (store, _) = fixture.open();
     let day = 86_400;
-    let appended = store.append(None, &[record(-4 * day, "n1", "too old"), record(-2 * day, "n1", "old"), record(0, "n1", "new")]);
+    let appended =
+        store.append(None, &[record(-4 * day, "n1", "too old"), record(-2 * day, "n1", "old"), record(0, "n1", "new")]);
     assert_eq!(appended.unwrap(), Appended { stored: 2, too_old: 1, ..Appended::default() });
     store.maintain(at(1060)).unwrap();
     assert_eq!(store.memory_bytes(), 0, "sealed by age");
