@@ -30,7 +30,7 @@ use crate::model::{LogRecord, Matcher};
 use crate::platform::clock::Clock;
 use crate::platform::error::chain;
 use crate::platform::tasks::blocking;
-use crate::query::logql::{Engine, Expr, LogExpr, ParseError, QueryError, parse};
+use crate::query::logql::{Engine, EngineOptions, Expr, LogExpr, ParseError, QueryError, parse};
 use crate::store::logs::{LogStore, LogStoreError};
 use params::Params;
 
@@ -38,6 +38,8 @@ use params::Params;
 pub const QUERIES_AT_ONCE: usize = 4;
 /// Further tails are refused.
 pub const TAILS_AT_ONCE: usize = 64;
+/// Series of a metric query.
+const SERIES_MAX: usize = 2000;
 /// Larger push requests, as they come, are refused.
 const PUSH_BYTES_MAX: usize = 16 << 20;
 /// Grafana decides by this what it may ask.
@@ -77,7 +79,8 @@ impl LokiApi {
     pub fn new(logs: Arc<LogStore>, clock: Clock, push: PushSink) -> Self {
         Self {
             logs,
-            engine: Engine::default(),
+            // More than Loki gives at once: it counts them by parts of the range.
+            engine: Engine::new(EngineOptions { series_max: SERIES_MAX, ..EngineOptions::default() }),
             clock,
             push,
             name_services: true,
@@ -198,7 +201,7 @@ async fn drilldown_limits() -> Json<Value> {
             "log_level_fields": ["severity"],
             "max_entries_limit_per_query": params::ENTRIES_MAX,
             "max_line_size_truncate": true,
-            "max_query_series": 500,
+            "max_query_series": SERIES_MAX,
             "metric_aggregation_enabled": false,
             "pattern_persistence_enabled": false,
             "volume_enabled": true,

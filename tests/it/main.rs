@@ -7,6 +7,7 @@ mod alerting;
 mod collect_bad_input;
 mod crash_agent;
 mod crash_metrics;
+mod crash_logs;
 mod layers;
 mod log_formats;
 mod peers;

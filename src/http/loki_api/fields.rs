@@ -113,7 +113,8 @@ type Check = fn(&str) -> bool;
 impl Field {
     /// The narrowest type that all values have.
     fn kind(&self) -> &'static str {
-        const KINDS: [(&str, Check); 5] = [
+        type Fits = fn(&str) -> bool;
+        const KINDS: [(&str, Fits); 5] = [
             ("int", |value| value.parse::<i64>().is_ok()),
             ("float", |value| value.parse::<f64>().is_ok()),
             ("boolean", |value| matches!(value, "true" | "false")),

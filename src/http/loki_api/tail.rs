@@ -12,7 +12,7 @@ use std::time::Duration;
 use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
 use axum::extract::{FromRequestParts as _, Request, State};
 use axum::http::StatusCode;
-use axum::response::{IntoResponse as _, Response};
+use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
@@ -52,7 +52,7 @@ pub(super) async fn tail(State(api): State<LokiApi>, request: Request) -> Result
     let (mut parts, _) = request.into_parts();
     let params = Params::of_parts(&parts);
     let tail = Tail::new(api, params).map_err(ApiError::into_response)?;
-    let upgrade = WebSocketUpgrade::from_request_parts(&mut parts, &()).await.map_err(axum::response::IntoResponse::into_response)?;
+    let upgrade = WebSocketUpgrade::from_request_parts(&mut parts, &()).await.map_err(IntoResponse::into_response)?;
     let Ok(slot) = Arc::clone(&tail.api.tails).try_acquire_owned() else {
         let message = format!("max concurrent tail requests limit exceeded, count > limit ({})", super::TAILS_AT_ONCE);
         return Err(ApiError { status: StatusCode::TOO_MANY_REQUESTS, message }.into_response());
