@@ -327,6 +327,7 @@ impl Server {
             error!("signals cannot be received; stop the server by SIGKILL");
             return std::future::pending().await;
         };
+        info!("ready");
         let brains = self.brains.stop_token();
         let writers = self.writers.stop_token();
         loop {
