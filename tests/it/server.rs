@@ -82,6 +82,7 @@ impl Server {
         let lines = self.wait_for_log("ready").await;
         let listening = lines.iter().filter(|line| line["message"] == "listening");
         self.urls = listening.map(|line| line["url"].as_str().unwrap().to_owned()).collect();
+        daraji::platform::tls::install();
         let insecure = reqwest::Client::builder().no_proxy().tls_danger_accept_invalid_certs(true).build().unwrap();
         for url in &self.urls {
             let ready = insecure.get(format!("{url}/-/ready")).send().await.unwrap();
