@@ -20,6 +20,7 @@ mod promql_oracle;
 mod promql_scripts;
 mod recordings;
 mod restart_state;
+mod serve_access;
 mod serve_bad_input;
 mod server;
 mod smtp;

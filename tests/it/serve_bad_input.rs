@@ -36,9 +36,9 @@ const EXPECTED: [(&str, &str); 6] = [
     ("daraji.yml:1:1: ", "unknown key \"clutsers\"; did you mean \"clusters\"?"),
     ("daraji.yml:2:29: ", "\"2 weeks\" is not a duration"),
     ("daraji.yml:3:25: ", "\"missing-*.yml\" matches no file"),
-    ("daraji.yml:4:18: ", "there is no receiver \"opss\"; did you mean \"ops\"?"),
+    ("daraji.yml:4:19: ", "there is no receiver \"opss\"; did you mean \"ops\"?"),
     ("rules.yml:4:26: ", "could not parse expression"),
-    ("rules.yml:5:30: ", "unknown key \"fro\"; did you mean \"for\"?"),
+    ("rules.yml:5:30: ", "unknown key \"fro\""),
 ];
 
 #[tokio::test]
@@ -113,7 +113,9 @@ async fn a_second_server_is_refused_the_directory_and_the_port() {
 async fn unknown_paths_and_large_bodies() {
     let home = home("requests");
     let server = Server::start_on(home.path(), &home.path().join("data")).await;
-    for path in ["/api/v1/nothing", "/api/v2/nothing", "/loki/api/v1/nothing", "/api/daraji/v1/nothing", "/api/daraji/v2/x"] {
+    for path in
+        ["/api/v1/nothing", "/api/v2/nothing", "/loki/api/v1/nothing", "/api/daraji/v1/nothing", "/api/daraji/v2/x"]
+    {
         let response = client().get(server.url(path)).send().await.unwrap();
         assert_eq!(response.status(), 404, "{path}");
         assert_eq!(response.headers()["content-type"], "application/json", "{path}");
@@ -123,12 +125,22 @@ async fn unknown_paths_and_large_bodies() {
             assert!(body["error"]["message"].as_str().unwrap().contains(path), "{path}: {body}");
         }
     }
-    let (own, push) = (4 << 20, PUSH_BYTES_MAX);
-    for (path, limit) in [("/api/v2/silences", own), ("/api/daraji/v1/tokens", own), ("/api/v1/write", own), (PUSH_PATH, push)] {
+    let (json, form, protobuf) = ("application/json", "application/x-www-form-urlencoded", "application/x-protobuf");
+    for (path, kind, limit, expected) in [
+        ("/api/v2/silences", json, 4 << 20, 413),
+        ("/api/daraji/v1/tokens", json, 4 << 20, 413),
+        // Prometheus' and Loki's own answer to a form that is too large.
+        ("/api/v1/query", form, 4 << 20, 400),
+        ("/loki/api/v1/query", form, 4 << 20, 400),
+        ("/loki/api/v1/push", protobuf, 16 << 20, 413),
+        ("/api/v1/write", protobuf, 16 << 20, 413),
+        (PUSH_PATH, "application/octet-stream", PUSH_BYTES_MAX, 413),
+    ] {
         // One byte too many: the whole body is read before it is refused, so the answer always arrives.
-        let response = client().post(server.url(path)).header("content-type", "application/json");
+        let response = client().post(server.url(path)).header("content-type", kind);
         let response = response.body(vec![b' '; limit + 1]).send().await.unwrap();
-        assert_eq!(response.status(), 413, "{path}");
+        let (status, text) = (response.status(), response.text().await.unwrap());
+        assert!(status == expected && text.contains("length limit exceeded"), "{path}: {status} {text}");
     }
     for (path, expected) in [(PUSH_PATH, "push"), ("/api/v1/write", "snappy")] {
         let response = client().post(server.url(path)).body("no such format").send().await.unwrap();
@@ -145,7 +157,8 @@ struct SmallDisk(PathBuf);
 impl SmallDisk {
     fn mount(at: &Path) -> Self {
         fs::create_dir(at).unwrap();
-        let mount = Command::new("mount").args(["-t", "tmpfs", "-o", "size=16m", "daraji-test"]).arg(at).output().unwrap();
+        let mount =
+            Command::new("mount").args(["-t", "tmpfs", "-o", "size=16m", "daraji-test"]).arg(at).output().unwrap();
         assert!(mount.status.success(), "this test mounts a small tmpfs, run it as root: {}", complaints(&mount));
         Self(at.to_owned())
     }
@@ -243,7 +256,10 @@ async fn a_full_disk_refuses_writes_serves_reads_and_mends_itself() {
             assert!(text.contains("No space left on device"), "round {round}: {text}");
         }
         let (status, body) = client.silence().await;
-        assert!(status >= 500 && body.to_string().contains("No space left on device"), "round {round}: {status} {body}");
+        assert!(
+            status >= 500 && body.to_string().contains("No space left on device"),
+            "round {round}: {status} {body}"
+        );
         assert_eq!(client.count().await, "2000", "reads go on");
         assert_eq!(server.get("/api/v2/silences").await, json!([]), "reads go on");
     }
