@@ -131,9 +131,47 @@ impl From<&TlsConfig> for TlsFiles {
 /// Parses a document and checks what one key says about another.
 pub fn parse(file: &str, text: &str) -> Result<Config, Vec<Problem>> {
     let root = yaml::parse(file, text)?;
-    let config: Config = yaml::from_node(file, &root)?;
-    let problems = cross_check(file, &root, &config);
+    let (config, problems) = read(file, &root);
     if problems.is_empty() { Ok(config) } else { Err(problems) }
+}
+
+/// Reads a parsed document. With problems the configuration holds only the parts that name other files and each other
+/// and are readable by themselves, so that what they name can be checked in the same go.
+pub fn read(file: &str, root: &Node) -> (Config, Vec<Problem>) {
+    match yaml::from_node::<Config>(file, root) {
+        Ok(config) => {
+            let problems = cross_check(file, root, &config);
+            (config, problems)
+        }
+        Err(problems) => (readable_parts(file, root), problems),
+    }
+}
+
+fn readable_parts(file: &str, root: &Node) -> Config {
+    let mut config = Config {
+        rule_files: part(file, root, "rule_files").unwrap_or_default(),
+        logql_rule_files: part(file, root, "logql_rule_files").unwrap_or_default(),
+        ..Config::default()
+    };
+    // Together or not at all: a route is not wrong because the receivers cannot be read.
+    let alerting = (
+        part(file, root, "global"),
+        part(file, root, "route"),
+        part(file, root, "receivers"),
+        part(file, root, "inhibit_rules"),
+    );
+    if let (Some(global), Some(route), Some(receivers), Some(inhibit_rules)) = alerting {
+        config.global = global;
+        config.route = route;
+        config.receivers = receivers;
+        config.inhibit_rules = inhibit_rules;
+    }
+    config
+}
+
+/// One key of the document; its default when it is absent, `None` when it cannot be read.
+fn part<T: serde::de::DeserializeOwned + Default>(file: &str, root: &Node, key: &str) -> Option<T> {
+    root.get(key).map_or_else(|| Some(T::default()), |node| yaml::from_node(file, node).ok())
 }
 
 /// Problems that no part sees alone.

@@ -9,7 +9,7 @@ mod local_logs;
 mod plan;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -69,6 +69,13 @@ pub struct ServeArgs {
     pub data: Option<PathBuf>,
 }
 
+/// Checks a configuration file and the rule files that it names, as the server does before it starts. All problems, a
+/// line each.
+pub fn check(config: &Path) -> Result<(), Vec<String>> {
+    let args = ServeArgs { config: Some(config.to_owned()), patroni: Vec::new(), listen: None, data: None };
+    Plan::load(&args).map(drop)
+}
+
 /// Runs the server until a signal.
 pub async fn main(args: ServeArgs, clock: Clock) -> anyhow::Result<ExitCode> {
     telemetry::init_logging();
@@ -99,8 +106,7 @@ impl Stores {
         let disk = Disk::real();
         let dir = &plan.config.storage.path;
         std::fs::create_dir_all(dir).with_context(|| format!("create the data directory {}", dir.display()))?;
-        let state = StateStore::open(dir, clock.now())
-            .with_context(|| format!("open the state in {} (does another server use it?)", dir.display()))?;
+        let state = StateStore::open(dir, clock.now())?;
         if let Some(path) = state.set_aside() {
             error!(path = %path.display(), "the state was damaged; it is set aside and a fresh one started");
         }
@@ -327,6 +333,7 @@ impl Server {
             error!("signals cannot be received; stop the server by SIGKILL");
             return std::future::pending().await;
         };
+        info!("ready");
         let brains = self.brains.stop_token();
         let writers = self.writers.stop_token();
         loop {

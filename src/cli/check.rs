@@ -9,11 +9,11 @@ use clap::Args;
 
 use super::{complain, say};
 use crate::agent::AgentConfig;
-use crate::config;
 use crate::platform::yaml::{self, Problem};
 use crate::rules;
 use crate::rules::promql_data::{self, MemoryData};
 use crate::rules::test_runner::{self, TestEngine};
+use crate::serve;
 
 #[derive(Debug, Args)]
 #[command(
@@ -55,8 +55,7 @@ fn check_file(path: &Path) -> Result<&'static str, Vec<String>> {
         yaml::from_node::<AgentConfig>(&name, &root).map_err(texts)?;
         return Ok("configuration of an agent");
     }
-    let parsed = config::parse(&name, &text).map_err(texts)?;
-    parsed.alerting().compile(&name, &root).map_err(texts)?;
+    serve::check(path)?;
     Ok("configuration of the server")
 }
 

@@ -13,6 +13,7 @@ use axum::response::{IntoResponse as _, Response};
 
 use crate::http::error::ApiError;
 use crate::http::listen::Peer;
+use crate::http::ui::API_PREFIXES;
 use crate::store::state::tokens::Role;
 
 /// The cookie that the UI's session holds the token in; event streams and websockets cannot send a header.
@@ -50,6 +51,11 @@ enum Need {
     Administer,
 }
 
+/// Whether a path is answered by an API; anything else is a file of the UI.
+fn is_api(path: &str) -> bool {
+    path == "/metrics" || path == "/federate" || API_PREFIXES.iter().any(|prefix| path.starts_with(prefix))
+}
+
 fn need_of(method: &Method, path: &str) -> Need {
     let reads_by_post = ["/api/v1/", "/loki/api/v1/"].iter().any(|prefix| path.starts_with(prefix));
     match path {
@@ -57,9 +63,7 @@ fn need_of(method: &Method, path: &str) -> Need {
         "/-/reload" => Need::Administer,
         "/api/daraji/v1/agent/push" | "/api/v1/write" | "/loki/api/v1/push" => Need::Push,
         _ if path.starts_with("/otlp/") => Need::Push,
-        _ if !path.starts_with("/api/") && !path.starts_with("/loki/") && path != "/metrics" && path != "/federate" => {
-            Need::Nothing
-        }
+        _ if !is_api(path) => Need::Nothing,
         _ if *method == Method::GET || *method == Method::HEAD || reads_by_post => Need::Read,
         _ => Need::Change,
     }
@@ -125,6 +129,9 @@ mod tests {
             (Method::GET, "/c/demo", Need::Nothing),
             (Method::GET, "/app.js", Need::Nothing),
             (Method::GET, "/metrics", Need::Read),
+            (Method::GET, "/federate", Need::Read),
+            (Method::GET, "/prometheus/api/v1/rules", Need::Read),
+            (Method::GET, "/alertmanager/api/v2/alerts", Need::Read),
             (Method::POST, "/api/v1/query", Need::Read),
             (Method::POST, "/api/v1/write", Need::Push),
             (Method::POST, "/loki/api/v1/push", Need::Push),

@@ -55,6 +55,8 @@ pub struct Listener {
 /// Why an address cannot be served.
 #[derive(Debug, thiserror::Error)]
 pub enum ListenError {
+    #[error("{address} is in use by another program; stop it, or choose another address with --listen or `listen`")]
+    InUse { address: String },
     #[error("listen on {address}")]
     Bind { address: String, source: io::Error },
     #[error("set up TLS for {address}")]
@@ -64,7 +66,10 @@ pub enum ListenError {
 impl Listener {
     /// Binds an address. `open` means that no token is asked there.
     pub async fn bind(address: &str, open: bool, tls: Option<&TlsFiles>) -> Result<Self, ListenError> {
-        let bind_error = |source| ListenError::Bind { address: address.to_owned(), source };
+        let bind_error = |source: io::Error| match source.kind() {
+            io::ErrorKind::AddrInUse => ListenError::InUse { address: address.to_owned() },
+            _ => ListenError::Bind { address: address.to_owned(), source },
+        };
         let socket = TcpListener::bind(address).await.map_err(bind_error)?;
         let local = socket.local_addr().map_err(bind_error)?;
         let tls = match tls {

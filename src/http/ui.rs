@@ -7,6 +7,7 @@ use axum::response::{IntoResponse as _, Response};
 use rust_embed::RustEmbed;
 use serde_json::json;
 
+use crate::http::error::ApiError;
 use crate::store::state::tokens::hex;
 
 #[derive(RustEmbed)]
@@ -16,14 +17,18 @@ struct Assets;
 
 const INDEX: &str = "index.html";
 /// Paths of APIs: an unknown one is a 404 in JSON, never the application (Grafana probes such paths).
-const API_PREFIXES: [&str; 7] = ["/api/", "/loki/", "/prometheus/", "/alertmanager/", "/otlp/", "/-/", "/metrics/"];
+pub(super) const API_PREFIXES: [&str; 7] =
+    ["/api/", "/loki/", "/prometheus/", "/alertmanager/", "/otlp/", "/-/", "/metrics/"];
 
 /// Answers whatever no API did.
 pub(super) async fn fallback(request: Request<Body>) -> Response {
     let path = request.uri().path();
     if API_PREFIXES.iter().any(|prefix| path.starts_with(prefix)) {
-        let body = json!({"message": format!("no such path: {path}")});
-        return (StatusCode::NOT_FOUND, axum::Json(body)).into_response();
+        let message = format!("there is no path {path}");
+        if path.starts_with("/api/daraji/") {
+            return ApiError::not_found(message).into_response();
+        }
+        return (StatusCode::NOT_FOUND, axum::Json(json!({"message": message}))).into_response();
     }
     let name = path.trim_start_matches('/');
     let file = Assets::get(name).map(|file| (name, file));

@@ -131,9 +131,16 @@ pub fn load(
     check: CheckFn<'_>,
 ) -> Result<Vec<RuleGroup>, Vec<Problem>> {
     let root = yaml::parse(file, text)?;
-    let raw: RawFile = yaml::from_node(file, &root)?;
     let mut loader = Loader { file, check, problems: Vec::new() };
     let nodes = root.get("groups").map_or(&[][..], Node::items);
+    let raw: RawFile = match yaml::from_node(file, &root) {
+        Ok(raw) => raw,
+        Err(problems) => {
+            loader.problems = problems;
+            loader.check_readable_rules(nodes);
+            return Err(loader.into_problems());
+        }
+    };
     let mut names = BTreeSet::new();
     let mut groups = Vec::new();
     for (group, node) in raw.groups.into_iter().zip(nodes) {
@@ -149,12 +156,13 @@ pub fn load(
         }
         groups.push(loader.group(group, node, interval_default));
     }
-    if loader.problems.is_empty() {
-        Ok(groups)
-    } else {
-        loader.problems.sort_by_key(|problem| (problem.line, problem.column));
-        Err(loader.problems)
-    }
+    if loader.problems.is_empty() { Ok(groups) } else { Err(loader.into_problems()) }
+}
+
+/// Where a rule stands, in the words of its author.
+fn rule_context(group: &str, number: usize, rule: &RawRule) -> String {
+    let name = rule.alert.as_deref().or(rule.record.as_deref()).unwrap_or("");
+    format!("group {group:?}, rule {number}, {name:?}")
 }
 
 struct Loader<'a> {
@@ -169,12 +177,30 @@ impl Loader<'_> {
         self.problems.push(Problem { file: self.file.to_owned(), line, column, message: message.into() });
     }
 
+    fn into_problems(mut self) -> Vec<Problem> {
+        self.problems.sort_by_key(|problem| (problem.line, problem.column));
+        self.problems
+    }
+
+    /// In a file that cannot be read as a whole: checks the rules that can be read, so that their problems are not
+    /// found only once the others are mended.
+    fn check_readable_rules(&mut self, groups: &[Node]) {
+        for group in groups {
+            let name = group.get("name").and_then(|node| yaml::from_node::<String>(self.file, node).ok());
+            let rules = group.get("rules").map_or(&[][..], Node::items);
+            for (number, node) in (1..).zip(rules) {
+                let Ok(rule) = yaml::from_node::<RawRule>(self.file, node) else { continue };
+                let context = rule_context(name.as_deref().unwrap_or(""), number, &rule);
+                self.rule(rule, node, &BTreeMap::new(), &context);
+            }
+        }
+    }
+
     fn group(&mut self, raw: RawGroup, node: &Node, interval_default: Duration) -> RuleGroup {
         let rule_nodes = node.get("rules").map_or(&[][..], Node::items);
         let mut rules = Vec::new();
         for (number, (rule, rule_node)) in (1..).zip(raw.rules.into_iter().zip(rule_nodes)) {
-            let name = rule.alert.as_deref().or(rule.record.as_deref()).unwrap_or("").to_owned();
-            let context = format!("group {:?}, rule {number}, {name:?}", raw.name);
+            let context = rule_context(&raw.name, number, &rule);
             rules.extend(self.rule(rule, rule_node, &raw.labels, &context));
         }
         RuleGroup {

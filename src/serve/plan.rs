@@ -13,7 +13,7 @@ use crate::collect::logs::glob;
 use crate::config::{self, AuthMode, Config, DEFAULT_LISTEN};
 use crate::http::listen::TlsFiles;
 use crate::notify::config::Compiled;
-use crate::platform::yaml::Node;
+use crate::platform::yaml::{self, Node, Problem};
 use crate::rules::{self, RuleGroup, promql_data, shipped};
 
 /// Groups that name no interval are evaluated this often.
@@ -31,13 +31,12 @@ pub(super) struct Plan {
 impl Plan {
     /// Reads everything; on failure all problems, a line each.
     pub(super) fn load(args: &ServeArgs) -> Result<Self, Vec<String>> {
-        let (file, root, mut config) = if let Some(path) = &args.config {
+        let (file, root, mut config, mut problems) = if let Some(path) = &args.config {
             read_config(path)?
         } else {
-            let root = crate::platform::yaml::parse("no file", "").map_err(|problems| texts(&problems))?;
-            ("no file".to_owned(), root, Config::default())
+            let root = yaml::parse("no file", "").map_err(|problems| texts(&problems))?;
+            ("no file".to_owned(), root, Config::default(), Vec::new())
         };
-        let mut problems = Vec::new();
         for url in &args.patroni {
             match HttpUrl::parse(url) {
                 Ok(url) => config.clusters.push(ClusterConfig { patroni: vec![url], ..ClusterConfig::default() }),
@@ -50,13 +49,13 @@ impl Plan {
         if let Some(listen) = &args.listen {
             config.listen = Some(config::OneOrMany::One(listen.clone()));
         }
-        let rules = load_rules(&config, args.config.as_deref()).unwrap_or_else(|found| {
+        let rules = load_rules(&config, &file, &root).unwrap_or_else(|found| {
             problems.extend(found);
             Vec::new()
         });
         let plan = Self { config, rules, file, root };
-        if let Err(error) = plan.compile_alerting() {
-            problems.push(error.to_string());
+        if let Err(found) = plan.config.alerting().compile(&plan.file, &plan.root) {
+            problems.extend(texts(&found));
         }
         if problems.is_empty() { Ok(plan) } else { Err(problems) }
     }
@@ -86,21 +85,24 @@ impl Plan {
     }
 }
 
-fn read_config(path: &Path) -> Result<(String, Node, Config), Vec<String>> {
+type Read = (String, Node, Config, Vec<String>);
+
+/// Fails only when nothing of the file can be read.
+fn read_config(path: &Path) -> Result<Read, Vec<String>> {
     let text = std::fs::read_to_string(path)
         .map_err(|error| vec![format!("read the configuration {}: {error}", path.display())])?;
     let file = path.display().to_string();
-    let config = config::parse(&file, &text).map_err(|problems| texts(&problems))?;
-    let root = crate::platform::yaml::parse(&file, &text).map_err(|problems| texts(&problems))?;
-    Ok((file, root, config))
+    let root = yaml::parse(&file, &text).map_err(|problems| texts(&problems))?;
+    let (config, problems) = config::read(&file, &root);
+    Ok((file, root, config, texts(&problems)))
 }
 
-fn texts(problems: &[crate::platform::yaml::Problem]) -> Vec<String> {
+fn texts(problems: &[Problem]) -> Vec<String> {
     problems.iter().map(ToString::to_string).collect()
 }
 
 /// The rules of the files that are named, or those that come with the program.
-fn load_rules(config: &Config, config_file: Option<&Path>) -> Result<Vec<RuleGroup>, Vec<String>> {
+fn load_rules(config: &Config, file: &str, root: &Node) -> Result<Vec<RuleGroup>, Vec<String>> {
     let mut found = Loaded::default();
     let Some(patterns) = &config.rule_files else {
         for (file, text) in shipped::FILES {
@@ -108,11 +110,14 @@ fn load_rules(config: &Config, config_file: Option<&Path>) -> Result<Vec<RuleGro
         }
         return found.finish();
     };
-    let base = config_file.and_then(Path::parent).unwrap_or(Path::new("."));
-    for pattern in patterns {
+    let base = Path::new(file).parent().unwrap_or(Path::new("."));
+    let places = root.get("rule_files").map(Node::items).unwrap_or_default();
+    for (index, pattern) in patterns.iter().enumerate() {
         let files = glob::expand(&base.join(pattern)).files;
         if files.is_empty() {
-            found.problems.push(format!("rule_files: {pattern:?} matches no file"));
+            let place = places.get(index).unwrap_or(root);
+            let (line, column) = (place.line, place.column);
+            found.problems.push(format!("{file}:{line}:{column}: {pattern:?} matches no file"));
         }
         for path in files {
             match std::fs::read_to_string(&path) {

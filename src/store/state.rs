@@ -4,6 +4,9 @@
 //! returns. A torn write is rolled back at the next open. A file that cannot be read is renamed to `*.damaged-<time>`
 //! and a fresh one is started; [`StateStore::set_aside`] names it, so that the caller can say so.
 //!
+//! A full disk fails the write. The engine then refuses everything, reads included, until it is opened anew: the store
+//! does that by itself, at once and again with each call until it succeeds.
+//!
 //! The store knows names of tables and JSON; the types belong to the modules that own the tables.
 
 pub mod tables;
@@ -16,7 +19,9 @@ use std::fmt;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use parking_lot::{RwLock, RwLockReadGuard};
 use redb::{
     Database, DatabaseError, ReadTransaction, ReadableDatabase as _, ReadableTable, TableDefinition, TableError,
     WriteTransaction,
@@ -33,6 +38,9 @@ const SCHEMA_VERSION: u64 = 1;
 /// Memory for pages; the whole state of a large fleet is a few MiB.
 const CACHE_BYTES: usize = 8 << 20;
 
+/// How long opening anew waits for transactions that are under way.
+const REOPEN_PATIENCE: Duration = Duration::from_secs(1);
+
 const META: Table<u64> = Table::new("meta");
 
 /// What the state store cannot do.
@@ -44,6 +52,10 @@ pub enum StateError {
     Open { path: PathBuf, source: DatabaseError },
     #[error("state in {path} has schema version {found}, this program knows {SCHEMA_VERSION}: use a newer daraji")]
     Newer { path: PathBuf, found: u64 },
+    #[error("the state in {path} was damaged while the server ran; restart it, which sets the file aside")]
+    Damaged { path: PathBuf },
+    #[error("the state in {path} is closed after a failure and could not be opened again yet")]
+    Closed { path: PathBuf },
     #[error("set the damaged state in {path} aside")]
     SetAside { path: PathBuf, source: io::Error },
     #[error("{operation} in the state store")]
@@ -64,7 +76,8 @@ fn engine(operation: &'static str) -> impl Fn(redb::Error) -> StateError {
 
 /// The state store. Share it by `Arc`; reads see the last commit, writes queue for one writer.
 pub struct StateStore {
-    database: Database,
+    /// `None` after a failure, when opening anew failed too. Locked for writing only to open anew.
+    database: RwLock<Option<Database>>,
     path: PathBuf,
     set_aside: Option<PathBuf>,
 }
@@ -94,7 +107,7 @@ impl StateStore {
                 }
             }
         };
-        let store = Self { database, path, set_aside };
+        let store = Self { database: RwLock::new(Some(database)), path, set_aside };
         store.check_schema()?;
         Ok(store)
     }
@@ -106,18 +119,68 @@ impl StateStore {
 
     /// Does several changes at once: all of them are durable when this returns `Ok`, none is done on `Err`.
     pub fn write<R, E: From<StateError>>(&self, work: impl FnOnce(&WriteTx) -> Result<R, E>) -> Result<R, E> {
-        let begin = engine("begin a transaction");
-        let tx = WriteTx(self.database.begin_write().map_err(|error| begin(error.into()))?);
-        // Dropping the transaction on an error aborts it.
-        let result = work(&tx)?;
-        tx.0.commit().map_err(|error| engine("commit")(error.into()))?;
-        Ok(result)
+        let mut slot = self.database.read_recursive();
+        let tx = match self.begin_write(&slot) {
+            Ok(tx) => tx,
+            Err(_failed_before) => {
+                drop(slot);
+                self.open_anew()?;
+                slot = self.database.read_recursive();
+                self.begin_write(&slot)?
+            }
+        };
+        let done = match work(&tx) {
+            Ok(result) => tx.0.commit().map(|()| result).map_err(|error| engine("commit")(error.into()).into()),
+            // Dropping the transaction aborts it.
+            Err(error) => {
+                drop(tx);
+                Err(error)
+            }
+        };
+        drop(slot);
+        if done.is_err() {
+            // The cause stands in `done`; the next call tries again and says what is wrong then.
+            drop(self.open_anew());
+        }
+        done
     }
 
     /// A consistent view of the last commit.
     pub fn read(&self) -> Result<ReadTx, StateError> {
-        let tx = self.database.begin_read().map_err(|error| engine("begin to read")(error.into()))?;
-        Ok(ReadTx(tx))
+        if let Ok(tx) = self.begin_read(&self.database.read_recursive()) {
+            return Ok(tx);
+        }
+        self.open_anew()?;
+        self.begin_read(&self.database.read_recursive())
+    }
+
+    fn begin_write(&self, slot: &RwLockReadGuard<'_, Option<Database>>) -> Result<WriteTx, StateError> {
+        let database = slot.as_ref().ok_or_else(|| StateError::Closed { path: self.path.clone() })?;
+        database.begin_write().map(WriteTx).map_err(|error| engine("begin a transaction")(error.into()))
+    }
+
+    fn begin_read(&self, slot: &RwLockReadGuard<'_, Option<Database>>) -> Result<ReadTx, StateError> {
+        let database = slot.as_ref().ok_or_else(|| StateError::Closed { path: self.path.clone() })?;
+        database.begin_read().map(ReadTx).map_err(|error| engine("begin to read")(error.into()))
+    }
+
+    /// Opens the file anew if the engine has given up on it. Whoever reads inside a transaction gets an error instead
+    /// of a wait for itself.
+    fn open_anew(&self) -> Result<(), StateError> {
+        let Some(mut slot) = self.database.try_write_for(REOPEN_PATIENCE) else {
+            return Err(StateError::Closed { path: self.path.clone() });
+        };
+        if slot.as_ref().is_some_and(|database| database.begin_write().is_ok()) {
+            return Ok(());
+        }
+        // Closes the file, which must be before it is opened.
+        *slot = None;
+        match open_checked(&self.path) {
+            Ok(database) => *slot = Some(database),
+            Err(OpenFailure::Refused(error)) => return Err(error),
+            Err(OpenFailure::Damaged) => return Err(StateError::Damaged { path: self.path.clone() }),
+        }
+        Ok(())
     }
 
     fn check_schema(&self) -> Result<(), StateError> {
