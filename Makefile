@@ -2,6 +2,12 @@
 # make test    everything that has to hold, on real servers
 # The other targets are parts of these.
 
+# Programs that tests/lab/install provides, for machines that lack them.
+export PATH := $(PATH):$(or $(DARAJI_LAB_HOME),/opt/daraji-lab)/bin
+
+# The lab makes network namespaces.
+as_root := $(if $(filter 0,$(shell id -u)),,sudo)
+
 .PHONY: demo test test-rust test-ui test-lab install ui
 
 demo:
@@ -18,11 +24,12 @@ test-rust:
 	cargo test
 
 test-ui:
-	cd ui && npm ci --no-audit --no-fund && npm run check
+	cd ui && npm ci --no-audit --no-fund && npm run check && npm run test:browser
 
 test-lab:
 	cargo build --release
-	tests/lab/acceptance --server target/release/daraji
+	@echo 'acceptance: a real cluster, about 6 minutes'
+	$(as_root) tests/lab/acceptance --server target/release/daraji
 
 ui:
 	cd ui && npm ci --no-audit --no-fund && npm run build

@@ -1,6 +1,16 @@
 //! Tests of the whole, in one binary.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::string_slice, reason = "tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::string_slice,
+    clippy::similar_names,
+    clippy::format_push_string,
+    clippy::cast_possible_truncation,
+    clippy::float_cmp,
+    reason = "tests fail loudly, and their data is known"
+)]
 
 mod agent;
 mod alerting;
