@@ -108,8 +108,6 @@ fn note_paths(fields: &mut Fields, value: &Value, path: &mut Vec<String>) {
     }
 }
 
-type Check = fn(&str) -> bool;
-
 impl Field {
     /// The narrowest type that all values have.
     fn kind(&self) -> &'static str {
