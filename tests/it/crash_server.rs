@@ -1,9 +1,9 @@
 //! `kill -9` of the whole server in a loop while remote writers and agents push: what was acknowledged is there, and
 //! nothing is there twice.
 //!
-//! Writers and agents repeat what was not answered, as real ones do, and take the answer's silence for nothing else. Some
-//! of their answers are lost on purpose. Lines are long and samples lie hours back, so that the maintenance at each start
-//! seals log partitions and writes metric blocks, and kills fall into that too.
+//! Writers and agents repeat what was not answered, as real ones do; some answers are lost on purpose. Lines are long, so
+//! that the maintenance at each start seals log partitions and kills fall into that too. Metric blocks need minutes of
+//! quiet; `crash_metrics` kills the store while it writes those.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;

@@ -262,6 +262,8 @@ async fn a_full_disk_refuses_writes_serves_reads_and_mends_itself() {
         );
         assert_eq!(client.count().await, "2000", "reads go on");
         assert_eq!(server.get("/api/v2/silences").await, json!([]), "reads go on");
+        // From the state's file, as the check of every token is.
+        assert_eq!(server.get("/api/daraji/v1/tokens").await, json!([]), "reads go on");
     }
 
     disk.make_room();
