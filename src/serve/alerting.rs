@@ -16,8 +16,10 @@ use crate::notify::{Alerting, worker};
 use crate::platform::clock::Clock;
 use crate::platform::error::chain;
 use crate::platform::tasks::{TaskGroup, blocking};
+use crate::query::logql;
 use crate::query::promql::Engine;
 use crate::rules::promql_data::PromqlData;
+use crate::store::logs::LogStore;
 use crate::store::metrics::MetricStore;
 use crate::store::state::StateError;
 
@@ -26,7 +28,7 @@ const EVERY: Duration = Duration::from_secs(1);
 /// One round on a thread that may block.
 fn round(
     alerting: &Alerting,
-    metrics: &MetricStore,
+    (metrics, logs): (&MetricStore, &LogStore),
     now: Timestamp,
     notices: &[IncidentNotice],
 ) -> Result<Tick, StateError> {
@@ -36,7 +38,10 @@ fn round(
         }
     };
     let engine = Engine::default();
-    let mut data = PromqlData { engine: &engine, source: metrics, append: &mut append, logs: None };
+    let ask_logs = |expr: &str, at: Timestamp| {
+        logql::Engine::default().instant_text(logs, expr, at).map_err(|error| chain(&error))
+    };
+    let mut data = PromqlData { engine: &engine, source: metrics, append: &mut append, logs: Some(&ask_logs) };
     alerting.tick(now, &mut data, notices)
 }
 
@@ -45,7 +50,7 @@ pub(super) fn start(stores: &Stores, alerting: &Arc<Alerting>, judging: &Judging
     let outbox = Arc::clone(alerting.outbox());
     let receivers = Arc::clone(alerting.receivers());
     group.spawn("outbox", worker::run(outbox, receivers, clock.clone(), group.stop_token()));
-    let metrics = Arc::clone(&stores.metrics);
+    let stores = stores.clone();
     let (alerting, judging) = (Arc::clone(alerting), judging.clone());
     group.spawn_until_stop("rules", async move {
         let mut ticks = tokio::time::interval(EVERY);
@@ -56,8 +61,8 @@ pub(super) fn start(stores: &Stores, alerting: &Arc<Alerting>, judging: &Judging
             ticks.tick().await;
             let now = clock.now();
             let notices = Arc::clone(&judging.notices.borrow());
-            let (desk, store) = (Arc::clone(&alerting), Arc::clone(&metrics));
-            let done = blocking(move || round(&desk, &store, now, &notices)).await;
+            let (desk, stores) = (Arc::clone(&alerting), stores.clone());
+            let done = blocking(move || round(&desk, (&stores.metrics, &stores.logs), now, &notices)).await;
             match &done {
                 Ok(tick) => tick.errors.iter().for_each(|error| warn!("rule failed: {error}")),
                 Err(error) if !is_failing => error!(error = %chain(error), "alerts could not be written; trying again"),

@@ -14,6 +14,7 @@ use crate::config::{self, AuthMode, Config, DEFAULT_LISTEN};
 use crate::http::listen::TlsFiles;
 use crate::notify::config::Compiled;
 use crate::platform::yaml::{self, Node, Problem};
+use crate::query::logql;
 use crate::rules::{self, RuleGroup, promql_data, shipped};
 
 /// Groups that name no interval are evaluated this often.
@@ -104,29 +105,25 @@ fn texts(problems: &[Problem]) -> Vec<String> {
 /// The rules of the files that are named, or those that come with the program.
 fn load_rules(config: &Config, file: &str, root: &Node) -> Result<Vec<RuleGroup>, Vec<String>> {
     let mut found = Loaded::default();
-    let Some(patterns) = &config.rule_files else {
+    let logs = Loaded::files(("logql_rule_files", &config.logql_rule_files), (file, root), &check_logql);
+    if let Some(patterns) = &config.rule_files {
+        found = Loaded::files(("rule_files", patterns), (file, root), &promql_data::check);
+    } else {
         for (file, text) in shipped::FILES {
             found.load(file, text, &promql_data::check);
         }
-        return found.finish();
-    };
-    let base = Path::new(file).parent().unwrap_or(Path::new("."));
-    let places = root.get("rule_files").map(Node::items).unwrap_or_default();
-    for (index, pattern) in patterns.iter().enumerate() {
-        let files = glob::expand(&base.join(pattern)).files;
-        if files.is_empty() {
-            let place = places.get(index).unwrap_or(root);
-            let (line, column) = (place.line, place.column);
-            found.problems.push(format!("{file}:{line}:{column}: {pattern:?} matches no file"));
-        }
-        for path in files {
-            match std::fs::read_to_string(&path) {
-                Ok(text) => found.load(&path.display().to_string(), &text, &promql_data::check),
-                Err(error) => found.problems.push(format!("read {}: {error}", path.display())),
-            }
-        }
     }
+    found.groups.extend(logs.groups.into_iter().map(RuleGroup::over_logs));
+    found.problems.extend(logs.problems);
     found.finish()
+}
+
+fn check_logql(expr: &str) -> Result<(), String> {
+    match logql::parse(expr) {
+        Ok(logql::Expr::Metric(_)) => Ok(()),
+        Ok(logql::Expr::Log(_)) => Err("a rule needs numbers: count_over_time, rate and the like".to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 #[derive(Default)]
@@ -136,6 +133,28 @@ struct Loaded {
 }
 
 impl Loaded {
+    /// Loads what the patterns of one key match; they are relative to the configuration file.
+    fn files((key, patterns): (&str, &[String]), (file, root): (&str, &Node), check: rules::file::CheckFn<'_>) -> Self {
+        let mut found = Self::default();
+        let base = Path::new(file).parent().unwrap_or(Path::new("."));
+        let places = root.get(key).map(Node::items).unwrap_or_default();
+        for (index, pattern) in patterns.iter().enumerate() {
+            let files = glob::expand(&base.join(pattern)).files;
+            if files.is_empty() {
+                let place = places.get(index).unwrap_or(root);
+                let (line, column) = (place.line, place.column);
+                found.problems.push(format!("{file}:{line}:{column}: {pattern:?} matches no file"));
+            }
+            for path in files {
+                match std::fs::read_to_string(&path) {
+                    Ok(text) => found.load(&path.display().to_string(), &text, check),
+                    Err(error) => found.problems.push(format!("read {}: {error}", path.display())),
+                }
+            }
+        }
+        found
+    }
+
     fn load(&mut self, file: &str, text: &str, check: rules::file::CheckFn<'_>) {
         match rules::load(file, text, RULES_EVERY, check) {
             Ok(groups) => self.groups.extend(groups),

@@ -6,6 +6,7 @@
 //! quiet; `crash_metrics` kills the store while it writes those.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::Duration;
@@ -115,7 +116,7 @@ fn line(agent: u64, frame: u64, record: u64) -> String {
     let mut random = Random::new(1_000_000 * agent + 10 * frame + record + 1);
     let mut line = format!("record {agent}.{frame}.{record}");
     while (line.len() as u64) < LINE_BYTES {
-        line.push_str(&format!(" {:x}", random.below(1 << 40)));
+        write!(line, " {:x}", random.below(1 << 40)).unwrap();
     }
     line
 }
@@ -233,8 +234,9 @@ async fn points(server: &Server, selector: &str) -> BTreeMap<String, Vec<(i64, f
     let answer = server.get(path.strip_prefix(server.url("").as_str()).unwrap()).await;
     let series = answer["data"]["result"].as_array().unwrap().iter().map(|series| {
         let points = series["values"].as_array().unwrap().iter().map(|pair| {
-            let at_ms = (pair[0].as_f64().unwrap() * 1000.0).round() as i64;
-            (at_ms, pair[1].as_str().unwrap().parse().unwrap())
+            // A float cannot hold every millisecond; half of one brings it back over the edge.
+            let at = Timestamp::from_secs_f64(pair[0].as_f64().unwrap()) + Duration::from_micros(500);
+            (at.millis(), pair[1].as_str().unwrap().parse().unwrap())
         });
         (series["metric"].to_string(), points.collect())
     });
@@ -255,7 +257,7 @@ async fn check_samples(server: &Server, world: &World, writer: u64, sent: &Sent)
     for (number, acknowledged) in (0..).zip(sent) {
         match stored.get(&world.time(number).millis()) {
             Some(value) => {
-                assert_eq!(*value, number as f64, "writer {writer}, batch {number}");
+                assert_eq!(value.to_bits(), (number as f64).to_bits(), "writer {writer}, batch {number}");
                 there += 1;
             }
             None => assert!(!acknowledged, "writer {writer}: batch {number} was acknowledged and is lost"),

@@ -97,18 +97,18 @@ async fn alerts_silences_and_tokens_survive_the_program() {
     let mut server = start(home.path()).await;
 
     let alerts_before = alerts(&server).await;
-    let states: Vec<_> = alerts_before.iter().map(|(name, state, _)| (name.as_str(), state.as_str())).collect();
-    assert_eq!(states, [("Burning", "firing"), ("Waiting", "pending")]);
+    let phases: Vec<_> = alerts_before.iter().map(|(name, state, _)| (name.as_str(), state.as_str())).collect();
+    assert_eq!(phases, [("Burning", "firing"), ("Waiting", "pending")]);
     let began = burning(&server).await["startsAt"].clone();
     let now = Clock::system().now();
     let active = silence(&server, "Burning", now).await;
-    let pending = silence(&server, "Later", now + Duration::from_hours(1)).await;
-    let expired = silence(&server, "Past", now).await;
-    let url = server.url(&format!("/api/v2/silence/{expired}"));
+    let later = silence(&server, "Later", now + Duration::from_hours(1)).await;
+    let past = silence(&server, "Past", now).await;
+    let url = server.url(&format!("/api/v2/silence/{past}"));
     assert_eq!(client().delete(url).send().await.unwrap().status(), 200);
     let silences_before = silences(&server).await;
     assert_eq!(silences_before.iter().map(|row| &row[1]).collect::<Vec<_>>(), ["active", "pending", "expired"]);
-    assert_eq!(silences_before.iter().map(|row| &row[0]).collect::<Vec<_>>(), [&active, &pending, &expired]);
+    assert_eq!(silences_before.iter().map(|row| &row[0]).collect::<Vec<_>>(), [&active, &later, &past]);
     let mut tokens = Vec::new();
     for name in ["kept", "revoked"] {
         let (status, answer) = server.post("/api/daraji/v1/tokens", &json!({"name": name, "role": "viewer"})).await;
@@ -127,9 +127,9 @@ async fn alerts_silences_and_tokens_survive_the_program() {
         }
         server = start(home.path()).await;
         assert_eq!(alerts(&server).await, alerts_before, "after {ending}");
-        let burning = burning(&server).await;
-        assert_eq!(burning["startsAt"], began, "after {ending}");
-        assert_eq!(burning["status"]["silencedBy"], json!([active]), "after {ending}");
+        let firing = burning(&server).await;
+        assert_eq!(firing["startsAt"], began, "after {ending}");
+        assert_eq!(firing["status"]["silencedBy"], json!([active]), "after {ending}");
         assert_eq!(silences(&server).await, silences_before, "after {ending}");
         assert_eq!(status_with(&server, &tokens[0]).await, 200, "after {ending}");
         assert_eq!(status_with(&server, &tokens[1]).await, 401, "after {ending}");
