@@ -7,6 +7,7 @@ pub mod agent_push;
 pub mod alertmanager_api;
 pub mod auth;
 pub mod error;
+mod form;
 pub mod listen;
 pub mod loki_api;
 pub mod prometheus_api;

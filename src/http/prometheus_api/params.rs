@@ -6,11 +6,9 @@ use axum::extract::{FromRequest, Request};
 use axum::http::Method;
 
 use super::ApiError;
+use crate::http::form::{FORM_BYTES_MAX, decode_form};
 use crate::model::{Matcher, Timestamp};
 use crate::query::promql::{parse_duration_ms, parse_selector};
-
-/// Larger forms are refused; dashboards send long expressions, not megabytes.
-const FORM_BYTES_MAX: usize = 4 << 20;
 
 /// Decoded parameters in order.
 #[derive(Debug)]
@@ -110,36 +108,6 @@ fn parse_duration(text: &str) -> Option<Duration> {
     };
     // A negative step is as wrong as none, and reported as such.
     Some(Duration::from_millis(u64::try_from(ms).unwrap_or(0)))
-}
-
-/// Decodes `a=b&c=d`; what is not UTF-8 becomes replacement characters.
-fn decode_form(form: &[u8]) -> Vec<(String, String)> {
-    form.split(|byte| *byte == b'&')
-        .filter(|pair| !pair.is_empty())
-        .map(|pair| {
-            let at = pair.iter().position(|byte| *byte == b'=').unwrap_or(pair.len());
-            let (name, value) = pair.split_at_checked(at).unwrap_or((pair, &[]));
-            (decode_text(name), decode_text(value.strip_prefix(b"=").unwrap_or(value)))
-        })
-        .collect()
-}
-
-fn decode_text(encoded: &[u8]) -> String {
-    let mut out = Vec::with_capacity(encoded.len());
-    let mut rest = encoded;
-    while let Some((first, after)) = rest.split_first() {
-        rest = after;
-        let code = after.first_chunk::<2>().and_then(|digits| std::str::from_utf8(digits).ok());
-        match (first, code.and_then(|digits| u8::from_str_radix(digits, 16).ok())) {
-            (b'+', _) => out.push(b' '),
-            (b'%', Some(byte)) => {
-                out.push(byte);
-                rest = after.get(2..).unwrap_or_default();
-            }
-            (byte, _) => out.push(*byte),
-        }
-    }
-    String::from_utf8_lossy(&out).into_owned()
 }
 
 #[cfg(test)]
