@@ -19,6 +19,7 @@ use serde_json::{Value, json};
 use crate::alert::matchers::{ApiMatcher, all_match, parse};
 use crate::alert::posted::PostedAlert;
 use crate::alert::{AlertStatus, Silence, SilenceError};
+use crate::http::form::decode_form;
 use crate::model::alert::Annotations;
 use crate::model::matcher::anchored_regex;
 use crate::model::{Labels, Matcher, Timestamp};
@@ -116,8 +117,7 @@ impl AlertFilter {
 
 /// The pairs of a query string, decoded, in order.
 pub(super) fn pairs(query: Option<&str>) -> Vec<(String, String)> {
-    let url = reqwest::Url::parse(&format!("http://localhost/?{}", query.unwrap_or("")));
-    url.map(|url| url.query_pairs().into_owned().collect()).unwrap_or_default()
+    decode_form(query.unwrap_or("").as_bytes())
 }
 
 fn flag(name: &str, value: &str) -> Result<bool, String> {
