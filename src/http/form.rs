@@ -1,7 +1,41 @@
 //! Parameters as query strings and form bodies carry them.
 
+use axum::body::Body;
+use axum::http::Method;
+use axum::http::request::Parts;
+
 /// Larger forms are refused; dashboards send long expressions, not megabytes.
-pub(super) const FORM_BYTES_MAX: usize = 4 << 20;
+const FORM_BYTES_MAX: usize = 4 << 20;
+
+/// Decoded parameters in order: for POST those of the form body come first, as in Go.
+#[derive(Debug)]
+pub(super) struct Form(Vec<(String, String)>);
+
+impl Form {
+    /// Parameters of a request; the error says why the body could not be read.
+    pub(super) async fn of_request(parts: &Parts, body: Body) -> Result<Self, String> {
+        let mut pairs = Vec::new();
+        if parts.method == Method::POST {
+            let body = axum::body::to_bytes(body, FORM_BYTES_MAX).await;
+            pairs = decode_form(&body.map_err(|error| format!("error parsing form values: {error}"))?);
+        }
+        pairs.extend(Self::of_query(parts.uri.query().unwrap_or("")).0);
+        Ok(Self(pairs))
+    }
+
+    pub(super) fn of_query(query: &str) -> Self {
+        Self(decode_form(query.as_bytes()))
+    }
+
+    /// The first value of a parameter that is not empty.
+    pub(super) fn get(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(other, value)| other == name && !value.is_empty()).map(|(_, value)| value.as_str())
+    }
+
+    pub(super) fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        self.0.iter().filter(move |(other, _)| other == name).map(|(_, value)| value.as_str())
+    }
+}
 
 /// Decodes `a=b&c=d`; what is not UTF-8 becomes replacement characters.
 pub(super) fn decode_form(form: &[u8]) -> Vec<(String, String)> {

@@ -1,12 +1,12 @@
-//! Parameters from the query string and, for POST, from the form body, which comes first as in Go.
+//! Parameters of a request: times, ranges, steps and limits as Loki reads them.
 
 use std::time::Duration;
 
 use axum::extract::{FromRequest, Request};
-use axum::http::Method;
+use axum::http::request::Parts;
 
 use super::ApiError;
-use crate::http::form::{FORM_BYTES_MAX, decode_form};
+use crate::http::form::Form;
 use crate::model::Timestamp;
 use crate::store::logs::Direction;
 
@@ -15,10 +15,10 @@ pub(super) const ENTRIES_MAX: usize = 5000;
 const ENTRIES_DEFAULT: usize = 100;
 const SINCE_DEFAULT: Duration = Duration::from_hours(1);
 
-/// Decoded parameters in order.
+/// The form, and what stands in the headers.
 #[derive(Debug)]
 pub(super) struct Params {
-    pairs: Vec<(String, String)>,
+    form: Form,
     /// Flags of `X-Loki-Response-Encoding-Flags`, echoed in answers.
     pub(super) flags: Vec<String>,
 }
@@ -28,35 +28,28 @@ impl<S: Send + Sync> FromRequest<S> for Params {
 
     async fn from_request(request: Request, _state: &S) -> Result<Self, ApiError> {
         let (parts, body) = request.into_parts();
-        let mut params = Self::of_parts(&parts);
-        if parts.method == Method::POST {
-            let body = axum::body::to_bytes(body, FORM_BYTES_MAX).await;
-            let body = body.map_err(|error| ApiError::bad(format!("error parsing form values: {error}")))?;
-            params.pairs.splice(0..0, decode_form(&body));
-        }
-        Ok(params)
+        let form = Form::of_request(&parts, body).await.map_err(ApiError::bad)?;
+        Ok(Self { form, flags: encoding_flags(&parts) })
     }
 }
 
 impl Params {
     #[cfg(test)]
     pub(super) fn of(query: &str) -> Self {
-        Self { pairs: decode_form(query.as_bytes()), flags: Vec::new() }
+        Self { form: Form::of_query(query), flags: Vec::new() }
     }
 
     /// Parameters of a request without its body.
-    pub(super) fn of_parts(parts: &axum::http::request::Parts) -> Self {
-        let header = parts.headers.get("x-loki-response-encoding-flags").and_then(|value| value.to_str().ok());
-        let flags = header.unwrap_or("").split(',').filter(|flag| !flag.is_empty()).map(str::to_owned).collect();
-        Self { pairs: decode_form(parts.uri.query().unwrap_or("").as_bytes()), flags }
+    pub(super) fn of_parts(parts: &Parts) -> Self {
+        Self { form: Form::of_query(parts.uri.query().unwrap_or("")), flags: encoding_flags(parts) }
     }
 
     pub(super) fn get(&self, name: &str) -> Option<&str> {
-        self.pairs.iter().find(|(other, value)| other == name && !value.is_empty()).map(|(_, value)| value.as_str())
+        self.form.get(name)
     }
 
     pub(super) fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
-        self.pairs.iter().filter(move |(other, _)| other == name).map(|(_, value)| value.as_str())
+        self.form.all(name)
     }
 
     /// Whether structured metadata and parsed labels are to be told apart.
@@ -138,6 +131,11 @@ impl Params {
             other => Err(ApiError::bad(format!("invalid direction {other:?}: forward or backward is taken"))),
         }
     }
+}
+
+fn encoding_flags(parts: &Parts) -> Vec<String> {
+    let header = parts.headers.get("x-loki-response-encoding-flags").and_then(|value| value.to_str().ok());
+    header.unwrap_or("").split(',').filter(|flag| !flag.is_empty()).map(str::to_owned).collect()
 }
 
 fn parse_time(text: &str) -> Option<Timestamp> {

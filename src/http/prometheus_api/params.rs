@@ -1,43 +1,33 @@
-//! Parameters from the query string and, for POST, from the form body, which comes first as in Go.
+//! Parameters of a request: times, durations and limits as Prometheus reads them.
 
 use std::time::Duration;
 
 use axum::extract::{FromRequest, Request};
-use axum::http::Method;
 
 use super::ApiError;
-use crate::http::form::{FORM_BYTES_MAX, decode_form};
+use crate::http::form::Form;
 use crate::model::{Matcher, Timestamp};
 use crate::query::promql::{parse_duration_ms, parse_selector};
 
-/// Decoded parameters in order.
 #[derive(Debug)]
-pub(super) struct Params(Vec<(String, String)>);
+pub(super) struct Params(Form);
 
 impl<S: Send + Sync> FromRequest<S> for Params {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, _state: &S) -> Result<Self, ApiError> {
-        let query = request.uri().query().unwrap_or("").to_owned();
-        let is_post = request.method() == Method::POST;
-        let mut pairs = Vec::new();
-        if is_post {
-            let body = axum::body::to_bytes(request.into_body(), FORM_BYTES_MAX).await;
-            let body = body.map_err(|error| ApiError::bad_data(format!("error parsing form values: {error}")))?;
-            pairs.extend(decode_form(&body));
-        }
-        pairs.extend(decode_form(query.as_bytes()));
-        Ok(Self(pairs))
+        let (parts, body) = request.into_parts();
+        Form::of_request(&parts, body).await.map(Self).map_err(ApiError::bad_data)
     }
 }
 
 impl Params {
     pub(super) fn get(&self, name: &str) -> Option<&str> {
-        self.0.iter().find(|(other, value)| other == name && !value.is_empty()).map(|(_, value)| value.as_str())
+        self.0.get(name)
     }
 
     pub(super) fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
-        self.0.iter().filter(move |(other, _)| other == name).map(|(_, value)| value.as_str())
+        self.0.all(name)
     }
 
     pub(super) fn time(&self, name: &str) -> Result<Option<Timestamp>, ApiError> {
@@ -115,10 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn forms_and_times_are_decoded() {
-        let pairs = decode_form(b"query=a%2Bb+c&match[]=x&empty=&bad=%zz&flag");
-        let pairs: Vec<(&str, &str)> = pairs.iter().map(|(a, b)| (a.as_str(), b.as_str())).collect();
-        assert_eq!(pairs, [("query", "a+b c"), ("match[]", "x"), ("empty", ""), ("bad", "%zz"), ("flag", "")]);
+    fn times_and_durations_are_decoded() {
         assert_eq!(parse_time("1.0015"), Some(Timestamp::from_millis(1002)));
         assert_eq!(parse_time("1970-01-01T00:00:02Z"), Some(Timestamp::from_secs(2)));
         assert_eq!(parse_time("x"), None);

@@ -14,10 +14,15 @@ pub trait SeriesSource: Send + Sync {
     fn select<'a>(&'a self, matchers: &[Matcher], start_ms: i64, end_ms: i64) -> Result<SeriesIter<'a>, MetricError>;
 
     /// Labels of such series, sorted.
-    fn series(&self, matchers: &[Matcher], start_ms: i64, end_ms: i64) -> Result<Vec<Labels>, MetricError>;
+    fn series(&self, matchers: &[Matcher], start_ms: i64, end_ms: i64) -> Result<Vec<Labels>, MetricError> {
+        self.select(matchers, start_ms, end_ms)?.map(|series| Ok(series?.labels)).collect()
+    }
 
     /// Names of the labels of such series.
-    fn label_names(&self, matchers: &[Matcher], start_ms: i64, end_ms: i64) -> Result<BTreeSet<String>, MetricError>;
+    fn label_names(&self, matchers: &[Matcher], start_ms: i64, end_ms: i64) -> Result<BTreeSet<String>, MetricError> {
+        let found = self.series(matchers, start_ms, end_ms)?;
+        Ok(found.iter().flat_map(Labels::iter).map(|(name, _)| name.to_owned()).collect())
+    }
 
     /// Values of a label of such series.
     fn label_values(
@@ -26,7 +31,10 @@ pub trait SeriesSource: Send + Sync {
         matchers: &[Matcher],
         start_ms: i64,
         end_ms: i64,
-    ) -> Result<BTreeSet<String>, MetricError>;
+    ) -> Result<BTreeSet<String>, MetricError> {
+        let found = self.series(matchers, start_ms, end_ms)?;
+        Ok(found.iter().filter_map(|labels| labels.get(name)).map(str::to_owned).collect())
+    }
 }
 
 impl SeriesSource for MetricStore {
@@ -77,25 +85,5 @@ impl MemorySource {
 impl SeriesSource for MemorySource {
     fn select<'a>(&'a self, matchers: &[Matcher], start_ms: i64, end_ms: i64) -> Result<SeriesIter<'a>, MetricError> {
         Ok(Box::new(self.matching(matchers, start_ms, end_ms).into_iter().map(Ok)))
-    }
-
-    fn series(&self, matchers: &[Matcher], start_ms: i64, end_ms: i64) -> Result<Vec<Labels>, MetricError> {
-        Ok(self.matching(matchers, start_ms, end_ms).into_iter().map(|series| series.labels).collect())
-    }
-
-    fn label_names(&self, matchers: &[Matcher], start_ms: i64, end_ms: i64) -> Result<BTreeSet<String>, MetricError> {
-        let found = self.matching(matchers, start_ms, end_ms);
-        Ok(found.iter().flat_map(|series| series.labels.iter()).map(|(name, _)| name.to_owned()).collect())
-    }
-
-    fn label_values(
-        &self,
-        name: &str,
-        matchers: &[Matcher],
-        start_ms: i64,
-        end_ms: i64,
-    ) -> Result<BTreeSet<String>, MetricError> {
-        let found = self.matching(matchers, start_ms, end_ms);
-        Ok(found.iter().filter_map(|series| series.labels.get(name)).map(str::to_owned).collect())
     }
 }
