@@ -208,8 +208,13 @@ def app_environment(lab, host=MONITOR, port=PGBOUNCER_PORT):
             "PGPASSWORD": passwords(lab)["app"], "PGCONNECT_TIMEOUT": "5"}
 
 
+def write_load(lab):
+    """The load's program where the user postgres can read it: the checkout may lie in somebody's closed home."""
+    write_file(lab.host_dir(MONITOR) / "load.py", Path(__file__).with_name("load.py").read_text())
+
+
 def load_argv(lab, rate=10):
-    return ["/usr/bin/python3", Path(__file__).with_name("load.py"), f"{postgres_bin()}/pgbench", rate]
+    return ["/usr/bin/python3", lab.host_dir(MONITOR) / "load.py", f"{postgres_bin()}/pgbench", rate]
 
 
 # --- Daraji ----------------------------------------------------------------------------------------------------------

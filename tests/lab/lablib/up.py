@@ -181,6 +181,7 @@ def start_load(lab, progress):
     environment = {**os.environ, **settings.app_environment(lab, "n1", POSTGRES_PORT)}
     prefix = ["nsenter", f"--net=/run/netns/{lab.netns(MONITOR)}"] if lab.has_namespaces else []
     run([*prefix, f"{probe.postgres_bin()}/pgbench", "--initialize", "--quiet", "--scale=1"], 60, env=environment)
+    settings.write_load(lab)
     proc.start(lab, MONITOR, "load", settings.load_argv(lab), env=settings.app_environment(lab))
 
     def runs():
