@@ -43,11 +43,13 @@ use state::ClusterState;
 pub struct Judge {
     options: JudgeOptions,
     clusters: BTreeMap<String, ClusterState>,
+    /// The newest time seen.
+    newest: Option<Timestamp>,
 }
 
 impl Judge {
     pub fn new(options: JudgeOptions) -> Self {
-        Self { options, clusters: BTreeMap::new() }
+        Self { options, ..Self::default() }
     }
 
     /// A judge that remembers: what was known before is no news, what changed meanwhile is.
@@ -68,6 +70,7 @@ impl Judge {
 
     /// Takes in one claim and returns what it changed. Observations of more clusters than allowed are dropped.
     pub fn observe(&mut self, observation: &Observation) -> Vec<Event> {
+        self.time_is(observation.received);
         let name = &observation.cluster;
         if !self.clusters.contains_key(name) && self.clusters.len() >= self.options.clusters_max {
             return Vec::new();
@@ -80,6 +83,7 @@ impl Judge {
 
     /// Looks at what time alone changes: staleness, silence, doubt, lag.
     pub fn tick(&mut self, now: Timestamp) -> Vec<Event> {
+        self.time_is(now);
         let mut events = Vec::new();
         for (name, state) in &mut self.clusters {
             let mut drafts = Vec::new();
@@ -113,6 +117,16 @@ impl Judge {
     /// by surprise, or two members may take writes.
     pub fn wants_fast_probe(&self, cluster: &str, now: Timestamp) -> bool {
         self.clusters.get(cluster).is_some_and(|state| fold::wants_fast_probe(state, now))
+    }
+
+    /// Answers may overtake each other by seconds. Time that falls back further is a clock that was set back: what was
+    /// heard before is then as good as after a restart, or it would count as current until the clock has caught up.
+    fn time_is(&mut self, at: Timestamp) {
+        if self.newest.is_some_and(|newest| newest.since(at) > self.options.clock_step) {
+            let memory = self.memory();
+            *self = Self::restore(self.options.clone(), memory);
+        }
+        self.newest = self.newest.max(Some(at));
     }
 
     /// Drops everything about a cluster that is no longer watched.

@@ -175,7 +175,8 @@ fn position(state: &mut ClusterState, name: &str, probe: Probe, lsn: Option<Lsn>
         None => state.overlap.others(name).next().is_none(),
     };
     if counts {
-        state.history.add(name, probe, lsn);
+        let started = state.members.get(name).and_then(MemberState::postmaster_start);
+        state.history.add(name, started, probe, lsn);
     }
 }
 

@@ -1,5 +1,6 @@
 //! How a cluster is, and why, in plain words, worst first.
 
+use crate::cluster::member::kind_word;
 use crate::cluster::options::JudgeOptions;
 use crate::cluster::quorum;
 use crate::cluster::state::ClusterState;
@@ -135,6 +136,16 @@ fn members(state: &ClusterState, now: Timestamp, options: &JudgeOptions, found: 
         }
         if facts.postgres_down {
             found.warning(format!("PostgreSQL of {name} does not answer"));
+        }
+        let rest = member.current_rest(now, options).map(|rest| rest.state.as_str());
+        if let Some(word) = rest.filter(|word| *word != "running" && !state.switching(now)) {
+            found.warning(format!("Patroni of {name} says that its PostgreSQL is {word}"));
+        }
+        // Where PostgreSQL never answered, Patroni's word about it stands.
+        let silent = member.rest.never_answered().filter(|_| !facts.rest_down);
+        if let Some(failure) = silent {
+            let word = kind_word(failure.kind);
+            found.unknown(format!("whether Patroni of {name} runs is not known: it never answered ({word})"));
         }
         let unstreamed = member.unstreamed_since.as_ref();
         let lasting = unstreamed.filter(|(since, _)| now.since(*since) >= options.unstreamed_warning_after);

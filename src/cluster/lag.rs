@@ -17,16 +17,21 @@ const HISTORY_MAX: usize = 2_048;
 #[derive(Clone, Debug, Default)]
 pub(super) struct LeaderHistory {
     owner: Option<String>,
+    /// When the owner's postmaster started, as far as known.
+    started: Option<Timestamp>,
     /// Positions rise, times too.
     points: VecDeque<(Timestamp, Lsn)>,
 }
 
 impl LeaderHistory {
-    pub(super) fn add(&mut self, owner: &str, probe: Probe, lsn: Lsn) {
-        if self.owner.as_deref() != Some(owner) {
+    pub(super) fn add(&mut self, owner: &str, started: Option<Timestamp>, probe: Probe, lsn: Lsn) {
+        // A position that fell with a restart is of another history: the cluster was made anew under the same names.
+        let fell = self.points.back().is_some_and(|(_, last)| *last > lsn) && started != self.started;
+        if self.owner.as_deref() != Some(owner) || fell {
             self.owner = Some(owner.to_owned());
             self.points.clear();
         }
+        self.started = started;
         match self.points.back() {
             Some((at, last)) if *last >= lsn || *at >= probe.received => return,
             _ => self.points.push_back((probe.received, lsn)),
@@ -153,6 +158,9 @@ pub(super) fn tick(state: &mut ClusterState, now: Timestamp, options: &JudgeOpti
     let names: Vec<_> = state.members.keys().cloned().collect();
     for name in names {
         let lag = lag_of(state, &name, now, options);
+        if state.memory.leader.as_ref() == Some(&name) {
+            continue;
+        }
         let high_before = state.member_memory(&name).lag_high;
         let turned = match (lag.bytes, lag.seconds) {
             (Some(bytes), Some(seconds)) if high_before => {

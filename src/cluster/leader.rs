@@ -112,6 +112,7 @@ fn taken(state: &mut ClusterState, news: &LeaderNews<'_>, new: &str, out: &mut D
     if !planned {
         memory.unplanned_change_at = Some(news.at);
     }
+    no_longer_a_replica(state, new, news.at, out);
     // What stopped under the old owner is no interruption of a later term.
     for member in state.members.values_mut() {
         member.interrupted = None;
@@ -120,6 +121,23 @@ fn taken(state: &mut ClusterState, news: &LeaderNews<'_>, new: &str, out: &mut D
     if planned {
         let draft = Draft::info("switchover_completed", news.at).by(news.source).member(new);
         out.push(with_revision(draft.text(format!("{new} holds the leader key, as requested")), news.revision));
+    }
+}
+
+/// Who leads has nothing to catch up with: what was wrong with it as a replica has ended.
+fn no_longer_a_replica(state: &mut ClusterState, new: &str, at: Timestamp, out: &mut Drafts) {
+    let facts = state.member_memory(new);
+    if std::mem::take(&mut facts.lag_high) {
+        let text = format!("{new} leads now: its lag has ended");
+        out.push(Draft::info("lag_normal", at).member(new).text(text));
+    }
+    if facts.broken.take().is_some() {
+        let text = format!("{new} leads now and has nobody to stream from");
+        out.push(Draft::info("replica_recovered", at).member(new).text(text));
+    }
+    if let Some(member) = state.members.get_mut(new) {
+        member.unstreamed_since = None;
+        member.lag_turn_since = None;
     }
 }
 

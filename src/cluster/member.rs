@@ -61,6 +61,11 @@ impl<T> SourceState<T> {
         (self.failing.is_none() && now.since(probe.received) <= fresh).then_some(value)
     }
 
+    /// How it fails, while it has never answered.
+    pub(super) fn never_answered(&self) -> Option<&Failure> {
+        self.failing.as_ref().filter(|_| self.answer.is_none()).map(|(_, failure)| failure)
+    }
+
     pub(super) fn answered_at(&self) -> Option<Timestamp> {
         self.answer.as_ref().map(|(probe, _)| probe.received)
     }

@@ -36,6 +36,8 @@ pub struct JudgeOptions {
     pub lag_hold: Duration,
     /// A member that the list of members leaves out for this long is forgotten.
     pub forget_after: Duration,
+    /// Time that falls back by more than this is a clock that was set back. More than any question may take.
+    pub clock_step: Duration,
     pub clusters_max: usize,
     pub members_max: usize,
 }
@@ -61,6 +63,7 @@ impl Default for JudgeOptions {
             lag_normal_bytes: 32 << 20,
             lag_hold: Duration::from_secs(4),
             forget_after: Duration::from_hours(24),
+            clock_step: Duration::from_secs(15),
             clusters_max: 2_000,
             members_max: 64,
         }

@@ -13,11 +13,17 @@ pub(super) fn of(cluster: &Cluster, broken: &[&str], now: Timestamp) -> Vec<Samp
     for (word, state) in [("possible", SplitBrainState::Possible), ("confirmed", SplitBrainState::Confirmed)] {
         out.add("daraji_split_brain", &[("state", word)], flag(split == Some(state)));
     }
-    let leader_known = cluster.dcs.as_ref().is_none_or(|dcs| !dcs.stale);
+    let leader_known = match &cluster.dcs {
+        Some(dcs) => !dcs.stale,
+        // Without a DCS only the members can say that there is none.
+        None => cluster.leader.is_some() || nobody_heard_writes(cluster),
+    };
     if leader_known {
         out.add("daraji_cluster_has_leader", &[], flag(cluster.leader.is_some()));
     }
-    out.add("daraji_cluster_writable_members", &[], cluster.writable.len() as f64);
+    if !cluster.writable.is_empty() || nobody_heard_writes(cluster) {
+        out.add("daraji_cluster_writable_members", &[], cluster.writable.len() as f64);
+    }
     let expected = cluster.members.iter().filter(|member| member.present);
     out.add("daraji_cluster_members_expected", &[], expected.clone().count() as f64);
     let up = |member: &&crate::model::cluster::Member| member.sources.iter().any(|source| source.up == Some(true));
@@ -39,10 +45,17 @@ pub(super) fn of(cluster: &Cluster, broken: &[&str], now: Timestamp) -> Vec<Samp
     }
     for member in &cluster.members {
         let is_broken = broken.contains(&member.name.as_str());
-        out.add("daraji_replica_broken", &[("member", &member.name)], flag(is_broken));
+        if is_broken || member.state == "streaming" || member.writable == Some(true) {
+            out.add("daraji_replica_broken", &[("member", &member.name)], flag(is_broken));
+        }
     }
     members(cluster, &mut out);
     out.samples
+}
+
+/// Members are heard, and none of them takes writes. With nobody heard it is us who cannot see, and nothing is known.
+fn nobody_heard_writes(cluster: &Cluster) -> bool {
+    cluster.writable.is_empty() && cluster.members.iter().any(|member| member.writable == Some(false))
 }
 
 fn members(cluster: &Cluster, out: &mut Out<'_>) {

@@ -1,5 +1,6 @@
 //! Scripted sequences: what every lab fault and every surprise must, and must not, make the judge say.
 
+mod doubts;
 mod outputs;
 mod property;
 mod restart;

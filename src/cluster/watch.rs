@@ -5,7 +5,7 @@ use crate::cluster::member::{Interruption, MemberState, SourceState, kind_word};
 use crate::cluster::options::JudgeOptions;
 use crate::cluster::state::{ClusterState, Drafts};
 use crate::model::Timestamp;
-use crate::model::observation::{LeaseStatus, MemberAddress};
+use crate::model::observation::{FailureKind, LeaseStatus, MemberAddress};
 
 /// Seconds that a lease may fall below what one missed renewal explains, before that is news.
 const LEASE_SLACK_SECONDS: i64 = 4;
@@ -132,13 +132,13 @@ pub(super) fn failsafe(state: &mut ClusterState, now: Timestamp, options: &Judge
     state.memory.failsafe = Some(active);
 }
 
-/// Which of the two sources of a member turned bad or good, for those that other sources still hear.
+/// Which of the two sources of a member turned bad or good, for those that other sources still hear. One that never
+/// answered is down when its host says that nobody serves the port; else what keeps us from it is not known.
 fn turned<T>(source: &SourceState<T>, down: bool, now: Timestamp, options: &JudgeOptions) -> Option<(bool, String)> {
     match (&source.failing, down) {
-        (Some((since, failure)), false)
-            if source.answer.is_some() && now.since(*since) >= options.source_down_after =>
-        {
-            Some((true, kind_word(failure.kind).to_owned()))
+        (Some((since, failure)), false) if now.since(*since) >= options.source_down_after => {
+            let told = source.answer.is_some() || matches!(failure.kind, FailureKind::Refused | FailureKind::Rejecting);
+            told.then(|| (true, kind_word(failure.kind).to_owned()))
         }
         (None, true) if source.answer.is_some() => Some((false, String::new())),
         _ => None,

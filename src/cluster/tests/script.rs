@@ -177,6 +177,14 @@ impl Script {
         self.nodes.insert(name.to_owned(), Node { started, lsn, replay, ..node });
     }
 
+    /// All members are made anew under their names: positions start over, with other postmasters.
+    pub(super) fn start_over(&mut self) {
+        for node in self.nodes.values_mut() {
+            (node.lsn, node.replay) = (0x300_0000, 0x300_0000);
+            node.started += 1_000;
+        }
+    }
+
     pub(super) fn refuse_rest(&mut self, name: &str) {
         self.rest_fails.insert(name.to_owned(), Fails(FailureKind::Refused, "connection refused"));
     }
