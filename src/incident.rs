@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::model::alert::INCIDENT_LOOK_BACK;
 use crate::model::cluster::Cluster;
 use crate::model::incident::{Incident, IncidentState};
 use crate::model::{Event, EventSeverity, Timestamp};
@@ -46,22 +47,25 @@ impl Default for CorrelatorOptions {
             settle_after: Duration::from_secs(30),
             settle_degraded_after: Duration::from_mins(10),
             possible_hold: Duration::from_secs(10),
-            look_back: Duration::from_mins(2),
+            look_back: INCIDENT_LOOK_BACK,
             events_max: 500,
             recent_max: 64,
         }
     }
 }
 
-/// An alert of a cluster began or ceased to fire.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AlertChange {
+/// An alert of a cluster that fires. Of several with one name the worst and oldest counts.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct FiringAlert {
     pub cluster: String,
     /// Its `alertname`. Incidents' own alerts must not be fed back.
     pub name: String,
     pub severity: EventSeverity,
-    pub firing: bool,
-    pub at: Timestamp,
+    pub since: Timestamp,
+    /// What it says of itself, in one line.
+    pub summary: String,
+    /// Marked as a sign or consequence of trouble in the HA cluster.
+    pub part: bool,
 }
 
 /// What happened to an incident.
@@ -140,10 +144,16 @@ impl Correlator {
         changes.list
     }
 
-    /// Takes in an alert that began or ceased to fire.
-    pub fn alert(&mut self, alert: &AlertChange) -> Option<IncidentChange> {
-        let state = self.memory.clusters.entry(alert.cluster.clone()).or_default();
-        correlate::alert(state, alert, &self.options)
+    /// Takes in all alerts that fire now. What is not among them has ended, also when nobody saw it end.
+    pub fn alerts(&mut self, firing: &BTreeSet<FiringAlert>, now: Timestamp) -> Vec<IncidentChange> {
+        for alert in firing {
+            self.memory.clusters.entry(alert.cluster.clone()).or_default();
+        }
+        let changed = |(cluster, state): (&String, &mut ClusterIncidents)| {
+            let here: Vec<_> = firing.iter().filter(|alert| alert.cluster == *cluster).collect();
+            correlate::alerts(state, &here, now, &self.options)
+        };
+        self.memory.clusters.iter_mut().filter_map(changed).collect()
     }
 
     /// Takes in the belief, about once a second: phases, outage, settling.

@@ -23,6 +23,10 @@ use super::inhibit::{InhibitRule, Inhibition};
 use super::route::{Integration, Route};
 use super::silence::Silences;
 
+/// An incident is told this long after it opened: what follows at once (who took over, whether two write) is then in the
+/// first message.
+pub const INCIDENT_WAIT: Duration = Duration::from_secs(5);
+
 /// An alert that was announced and is no longer reported at all counts as resolved after this long.
 const VANISHED_AFTER: Duration = Duration::from_mins(1);
 
@@ -342,6 +346,8 @@ impl Dispatcher {
                 if announced(&fingerprint) {
                     members.resolved.push(status.alert.clone());
                 }
+            } else if group.instant && !announced(&fingerprint) && status.alert.starts_at + INCIDENT_WAIT > now {
+                // Told in a moment.
             } else if !status.is_muted() && group.members.contains(&fingerprint) {
                 members.firing.push(status.alert.clone());
             } else if announced(&fingerprint) {
@@ -377,6 +383,14 @@ impl Dispatcher {
     }
 }
 
+impl Notified {
+    /// What was told did not have the split brain.
+    fn has_grown_worse(&self, alert: &Alert) -> bool {
+        let told = self.firing.get(&alert.fingerprint.to_string()).and_then(|told| told.incident.as_deref());
+        told.zip(alert.incident.as_deref()).is_some_and(|(told, now)| now.split_brain && !told.split_brain)
+    }
+}
+
 #[derive(Debug, Default)]
 struct Members {
     /// Fire and are not muted.
@@ -399,6 +413,8 @@ impl Members {
         } else if !self.resolved.is_empty() {
             let all = self.firing.is_empty() && self.muted_open == 0;
             Some(if all { "all alerts resolved" } else { "some alerts resolved" })
+        } else if self.firing.iter().any(|alert| entry.has_grown_worse(alert)) {
+            Some("the incident got worse")
         } else if !self.firing.is_empty() && now.since(entry.at) >= repeat_interval {
             Some("repeat interval elapsed")
         } else {

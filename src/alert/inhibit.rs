@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use crate::model::alert::{Fingerprint, INCIDENT_ALERT_NAME, INCIDENT_LABEL};
+use crate::model::alert::{Fingerprint, INCIDENT_ALERT_NAME};
 use crate::model::{Alert, Matcher, Timestamp};
 
 use super::matchers::{MatcherList, all_match};
@@ -50,8 +50,8 @@ pub(super) struct Inhibition<'a> {
     rules: &'a [InhibitRule],
     /// Unresolved sources by rule.
     sources: Vec<Vec<&'a Alert>>,
-    /// Incidents that are open, or were a moment ago, by cluster.
-    incidents: BTreeMap<&'a str, Fingerprint>,
+    /// Incidents that are open, or were a moment ago.
+    incidents: Vec<&'a Alert>,
 }
 
 impl<'a> Inhibition<'a> {
@@ -62,22 +62,15 @@ impl<'a> Inhibition<'a> {
             .map(|rule| firing().filter(|alert| all_match(&rule.source_matchers.0, &alert.labels)).collect())
             .collect();
         let lingering = |alert: &&Alert| alert.ends_at.is_none_or(|end| end + INCIDENT_LINGER > now);
-        let incidents = alerts
-            .iter()
-            .filter(|alert| alert.name() == INCIDENT_ALERT_NAME)
-            .filter(lingering)
-            .map(|alert| (alert.label("cluster"), alert.fingerprint))
-            .collect();
+        let incidents = alerts.iter().filter(|alert| alert.name() == INCIDENT_ALERT_NAME).filter(lingering).collect();
         Self { rules, sources, incidents }
     }
 
     /// The alerts that hold this one back; empty when none does.
     pub(super) fn inhibited_by(&self, target: &Alert) -> Vec<Fingerprint> {
         let mut by = Vec::new();
-        let cluster = target.label("cluster");
-        if target.name() != INCIDENT_ALERT_NAME && target.label(INCIDENT_LABEL) != "none" && !cluster.is_empty() {
-            by.extend(self.incidents.get(cluster));
-        }
+        let explains = |incident: &&&Alert| incident.incident.as_deref().is_some_and(|known| target.is_part_of(known));
+        by.extend(self.incidents.iter().filter(explains).map(|incident| incident.fingerprint));
         for (rule, sources) in self.rules.iter().zip(&self.sources) {
             if !all_match(&rule.target_matchers.0, &target.labels) {
                 continue;

@@ -5,6 +5,7 @@ use crate::cluster::options::JudgeOptions;
 use crate::cluster::quorum;
 use crate::cluster::state::ClusterState;
 use crate::model::cluster::{Health, Reason, SplitBrainState};
+use crate::model::observation::FailureKind;
 use crate::model::{EventSeverity, Timestamp};
 
 #[derive(Debug, Default)]
@@ -93,7 +94,7 @@ fn leader(state: &ClusterState, now: Timestamp, options: &JudgeOptions, found: &
         if state.memory.lost_planned {
             found.warning("a switchover is under way");
         } else {
-            found.critical("nobody holds the leader key");
+            found.critical(if state.has_dcs() { "nobody holds the leader key" } else { "no member leads" });
         }
     }
     match state.leader(now, options) {
@@ -140,6 +141,10 @@ fn members(state: &ClusterState, now: Timestamp, options: &JudgeOptions, found: 
         let rest = member.current_rest(now, options).map(|rest| rest.state.as_str());
         if let Some(word) = rest.filter(|word| *word != "running" && !state.switching(now)) {
             found.warning(format!("Patroni of {name} says that its PostgreSQL is {word}"));
+        }
+        let denied = member.sql.failing.as_ref().is_some_and(|(_, failure)| failure.kind == FailureKind::Denied);
+        if denied {
+            found.unknown(format!("PostgreSQL of {name} refuses our login: only Patroni's word about it is known"));
         }
         // Where PostgreSQL never answered, Patroni's word about it stands.
         let silent = member.rest.never_answered().filter(|_| !facts.rest_down);

@@ -157,6 +157,7 @@ impl MemberState {
     pub(super) fn sql_failed(&mut self, probe: Probe, failure: &Failure) -> Option<Verdict> {
         self.sql.failed(probe, failure);
         self.sql_verdict = failure_proves(failure).map(|writable| Verdict { writable, probe });
+        self.doubt();
         self.sql_verdict
     }
 
@@ -176,7 +177,23 @@ impl MemberState {
         };
         self.rest_verdict = writable.map(|writable| Verdict { writable, probe });
         self.rest.answered(probe, status.clone());
+        self.doubt();
         self.rest_verdict
+    }
+
+    /// Patroni sees a PostgreSQL run after its port began to refuse us: one of the two is not about what clients reach
+    /// there, and neither proves anything.
+    fn doubt(&mut self) {
+        let refused = self.sql.failing.as_ref().filter(|(_, failure)| failure.kind == FailureKind::Refused);
+        let from_sql = |rest: &PatroniStatus| rest.location.or(rest.replayed_location).is_some();
+        let runs = self.rest.answer.as_ref().filter(|(_, rest)| rest.state == "running" && from_sql(rest));
+        let runs = runs.filter(|_| self.rest.failing.is_none());
+        if let (Some((since, _)), Some((probe, _))) = (refused, runs)
+            && probe.sent >= *since
+        {
+            self.sql_verdict = None;
+            self.rest_verdict = None;
+        }
     }
 
     pub(super) fn rest_failed(&mut self, probe: Probe, failure: &Failure) {

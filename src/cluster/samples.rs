@@ -1,6 +1,6 @@
 //! The belief as series. What is unknown gives no sample.
 
-use crate::model::cluster::{Cluster, Health, Role, SplitBrainState};
+use crate::model::cluster::{Cluster, Health, Member, Role, SplitBrainState};
 use crate::model::{Labels, Sample, Timestamp};
 
 /// The series of one cluster; `broken` names the replicas that run and do not replicate.
@@ -26,8 +26,7 @@ pub(super) fn of(cluster: &Cluster, broken: &[&str], now: Timestamp) -> Vec<Samp
     }
     let expected = cluster.members.iter().filter(|member| member.present);
     out.add("daraji_cluster_members_expected", &[], expected.clone().count() as f64);
-    let up = |member: &&crate::model::cluster::Member| member.sources.iter().any(|source| source.up == Some(true));
-    out.add("daraji_cluster_members_up", &[], expected.filter(up).count() as f64);
+    out.add("daraji_cluster_members_up", &[], expected.filter(|member| up(member) == Some(true)).count() as f64);
     out.add_if("daraji_cluster_paused", &[], cluster.paused.map(flag));
     out.add_if("daraji_cluster_failsafe", &[], cluster.failsafe.map(flag));
     out.add_if("daraji_cluster_timeline", &[], cluster.timeline.map(f64::from));
@@ -70,11 +69,15 @@ fn members(cluster: &Cluster, out: &mut Out<'_>) {
         out.add_if("daraji_replication_receive_lag_bytes", &name, member.receive_lag_bytes.map(|bytes| bytes as f64));
         out.add_if("daraji_replication_lag_seconds", &name, member.lag_seconds);
         out.add_if("daraji_member_timeline", &name, member.timeline.map(f64::from));
-        let known: Vec<_> = member.sources.iter().filter_map(|source| source.up).collect();
-        if !known.is_empty() {
-            out.add("daraji_member_up", &name, flag(known.contains(&true)));
-        }
+        out.add_if("daraji_member_up", &name, up(member).map(flag));
     }
+}
+
+/// Whether anything on the member's host answers. A key in the DCS outlives its writer.
+fn up(member: &Member) -> Option<bool> {
+    let own = member.sources.iter().filter(|source| source.source != "dcs");
+    let known: Vec<_> = own.filter_map(|source| source.up).collect();
+    (!known.is_empty()).then(|| known.contains(&true))
 }
 
 fn flag(set: bool) -> f64 {

@@ -4,7 +4,10 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use crate::model::Timestamp;
-use crate::model::cluster::{Cluster, Member, SplitBrainState};
+use crate::model::cluster::{Cluster, Member, SourceView, SplitBrainState};
+
+/// What is older shows its age.
+const OLD: Duration = Duration::from_secs(10);
 
 /// The clusters with their members, as `daraji status` prints them.
 pub fn status_table(clusters: &[Cluster], now: Timestamp) -> String {
@@ -122,8 +125,7 @@ fn members_table(members: &[Member], now: Timestamp) -> String {
         };
         let lagging = !matches!(member.role, crate::model::cluster::Role::Primary);
         let lag = |text: Option<String>| if lagging { unknown(text) } else { "-".to_owned() };
-        let sources: Vec<_> =
-            member.sources.iter().map(|source| format!("{}: {}", source.source, says(source))).collect();
+        let sources: Vec<_> = member.sources.iter().map(|source| says(source, now)).collect();
         let left = if member.present { "" } else { " (left)" };
         rows.push([
             format!("{}{left}", member.name),
@@ -141,8 +143,14 @@ fn members_table(members: &[Member], now: Timestamp) -> String {
     align(&rows)
 }
 
-fn says(source: &crate::model::cluster::SourceView) -> &str {
-    if source.says.is_empty() { "unknown" } else { &source.says }
+/// What a source says, with its age once that is more than a missed probe.
+fn says(source: &SourceView, now: Timestamp) -> String {
+    let says = if source.says.is_empty() { "unknown" } else { &source.says };
+    let age = match source.seen_at.filter(|at| source.up != Some(false) && now.since(*at) > OLD) {
+        Some(at) => format!(" ({})", ago(Some(at), now)),
+        None => String::new(),
+    };
+    format!("{}: {says}{age}", source.source)
 }
 
 fn align<const N: usize>(rows: &[[String; N]]) -> String {

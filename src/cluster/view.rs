@@ -226,8 +226,8 @@ fn sources(state: &ClusterState, member: &MemberState, now: Timestamp, options: 
         SourceView {
             source: "dcs".to_owned(),
             seen_at: if key.is_some() { state.dcs.proven_at } else { member.key_seen_at },
-            // What the key says is no sign of life; that it is gone is a sign of death.
-            up: if key.is_none() { Some(false) } else { None },
+            // The key lives as long as its lease; a DCS that cannot be read says nothing about now.
+            up: state.dcs.is_current(now, options).then_some(key.is_some()),
             error: None,
             says: key.map_or_else(
                 || "not in the DCS".to_owned(),

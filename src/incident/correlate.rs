@@ -1,6 +1,6 @@
 //! Opening, joining and settling.
 
-use crate::incident::{AlertChange, ClusterIncidents, CorrelatorOptions, IncidentChange, IncidentChangeKind, story};
+use crate::incident::{ClusterIncidents, CorrelatorOptions, FiringAlert, IncidentChange, IncidentChangeKind, story};
 use crate::model::cluster::{Cluster, Health, Member, Role, SplitBrainState};
 use crate::model::incident::{Impact, Incident, IncidentAlert, IncidentState, Phase, PhaseName};
 use crate::model::{Event, EventSeverity, Timestamp};
@@ -87,7 +87,7 @@ fn remember(state: &mut ClusterIncidents, event: &Event, options: &CorrelatorOpt
 
 enum Opening<'a> {
     Event(&'a Event),
-    Alert(&'a AlertChange),
+    Alert(&'a FiringAlert),
 }
 
 fn open(
@@ -98,7 +98,7 @@ fn open(
 ) -> IncidentChange {
     let (cluster, subject, severity) = match opening {
         Opening::Event(event) => (&event.cluster, story::subject(event), event.severity),
-        Opening::Alert(alert) => (&alert.cluster, format!("alert {} fires", alert.name), alert.severity),
+        Opening::Alert(alert) => (&alert.cluster, alert_subject(alert), alert.severity),
     };
     let mut incident = Incident {
         id: format!("{cluster}-{}", at.millis()),
@@ -115,6 +115,11 @@ fn open(
         events: Vec::new(),
         alerts: Vec::new(),
         events_left_out: 0,
+        opener: match opening {
+            Opening::Event(_) => None,
+            Opening::Alert(alert) => Some(alert.name.clone()),
+        },
+        is_ha: !matches!(opening, Opening::Alert(alert) if !alert.part),
     };
     let recent: Vec<_> = state.recent.drain(..).filter(|sign| at.since(sign.time) <= options.look_back).collect();
     let signs = story::signs(&recent);
@@ -132,12 +137,16 @@ fn open(
     }
     match opening {
         Opening::Event(event) => join(&mut incident, event, options),
-        Opening::Alert(alert) => join_alert(&mut incident, alert),
+        Opening::Alert(_) => {}
     }
     state.healthy_since = None;
     state.stable_since = None;
     state.open = Some(incident.clone());
     IncidentChange { kind: IncidentChangeKind::Opened, incident }
+}
+
+fn alert_subject(alert: &FiringAlert) -> String {
+    if alert.summary.is_empty() { format!("alert {} fires", alert.name) } else { alert.summary.clone() }
 }
 
 /// Adds a phase once.
@@ -173,41 +182,48 @@ fn join(incident: &mut Incident, event: &Event, options: &CorrelatorOptions) {
     incident.title = story::title(incident);
 }
 
-fn join_alert(incident: &mut Incident, alert: &AlertChange) {
-    let known = incident.alerts.iter_mut().find(|known| known.name == alert.name && known.resolved_at.is_none());
-    match known {
-        Some(known) if !alert.firing => known.resolved_at = Some(alert.at),
-        None if alert.firing => {
+/// Brings the incident's alerts up to date. Warnings belong to it when they began with it; critical ones always do.
+fn join_alerts(incident: &mut Incident, firing: &[&FiringAlert], now: Timestamp, options: &CorrelatorOptions) {
+    for known in incident.alerts.iter_mut().filter(|known| known.resolved_at.is_none()) {
+        if firing.iter().all(|alert| alert.name != known.name) {
+            known.resolved_at = Some(now);
+        }
+    }
+    let begin = incident.opened_at - options.look_back;
+    for alert in firing.iter().filter(|alert| alert.severity == EventSeverity::Critical || alert.since >= begin) {
+        let is_known = incident.alerts.iter().any(|known| known.name == alert.name && known.resolved_at.is_none());
+        if !is_known && incident.alerts.len() < options.events_max {
             incident.severity = incident.severity.max(alert.severity);
             incident.alerts.push(IncidentAlert {
                 name: alert.name.clone(),
                 severity: alert.severity,
-                firing_since: alert.at,
+                firing_since: alert.since,
                 resolved_at: None,
             });
         }
-        _ => {}
     }
 }
 
-pub(super) fn alert(
+/// All alerts of the cluster that fire now.
+pub(super) fn alerts(
     state: &mut ClusterIncidents,
-    alert: &AlertChange,
+    firing: &[&FiringAlert],
+    now: Timestamp,
     options: &CorrelatorOptions,
 ) -> Option<IncidentChange> {
-    let critical = alert.severity == EventSeverity::Critical;
-    if alert.firing && critical {
-        state.critical_alerts.insert(alert.name.clone());
-    } else if !alert.firing {
-        state.critical_alerts.remove(&alert.name);
+    let critical = || firing.iter().filter(|alert| alert.severity == EventSeverity::Critical);
+    let new = critical().find(|alert| !state.critical_alerts.contains(&alert.name));
+    state.critical_alerts = critical().map(|alert| alert.name.clone()).collect();
+    let mut kind = IncidentChangeKind::Updated;
+    if let Some(new) = new.filter(|_| state.open.is_none()) {
+        open(state, now, &Opening::Alert(new), options);
+        kind = IncidentChangeKind::Opened;
     }
-    if let Some(incident) = &mut state.open {
-        let before = incident.alerts.clone();
-        join_alert(incident, alert);
-        let changed = before != incident.alerts;
-        return changed.then(|| IncidentChange { kind: IncidentChangeKind::Updated, incident: incident.clone() });
-    }
-    (alert.firing && critical).then(|| open(state, alert.at, &Opening::Alert(alert), options))
+    let incident = state.open.as_mut()?;
+    let before = incident.alerts.clone();
+    join_alerts(incident, firing, now, options);
+    let changed = before != incident.alerts;
+    changed.then(|| IncidentChange { kind, incident: incident.clone() })
 }
 
 pub(super) fn belief(

@@ -1,9 +1,9 @@
 //! Incidents of scripted events and beliefs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::incident::{AlertChange, Correlator, CorrelatorOptions, IncidentChange, IncidentChangeKind};
+use crate::incident::{Correlator, CorrelatorOptions, FiringAlert, IncidentChange, IncidentChangeKind};
 use crate::model::cluster::{Cluster, Health, Member, Role};
 use crate::model::incident::{IncidentState, PhaseName};
 use crate::model::{Event, EventSeverity, Timestamp};
@@ -86,11 +86,12 @@ fn belief(health: Health, leader: Option<&str>) -> Cluster {
 struct Story {
     correlator: Correlator,
     changes: Vec<IncidentChange>,
+    firing: BTreeSet<FiringAlert>,
 }
 
 impl Story {
     fn new() -> Self {
-        Self { correlator: Correlator::new(CorrelatorOptions::default()), changes: Vec::new() }
+        Self { correlator: Correlator::new(CorrelatorOptions::default()), changes: Vec::new(), firing: BTreeSet::new() }
     }
 
     fn event(&mut self, event: Event) {
@@ -98,9 +99,19 @@ impl Story {
     }
 
     fn alert(&mut self, seconds: u64, name: &str, severity: EventSeverity, firing: bool) {
-        let alert =
-            AlertChange { cluster: "demo".to_owned(), name: name.to_owned(), severity, firing, at: at(seconds) };
-        self.changes.extend(self.correlator.alert(&alert));
+        self.firing.retain(|alert| alert.name != name);
+        if firing {
+            let alert = FiringAlert {
+                cluster: "demo".to_owned(),
+                name: name.to_owned(),
+                severity,
+                since: at(seconds),
+                summary: String::new(),
+                part: true,
+            };
+            self.firing.insert(alert);
+        }
+        self.changes.extend(self.correlator.alerts(&self.firing, at(seconds)));
     }
 
     fn believe(&mut self, seconds: std::ops::Range<u64>, cluster: &Cluster) {
@@ -216,6 +227,30 @@ fn a_critical_alert_opens_and_a_warning_does_not() {
     story.alert(200, "DiskFull", EventSeverity::Critical, false);
     story.believe(200..240, &belief(Health::Ok, Some("n1")));
     assert_eq!(story.kinds(), [IncidentChangeKind::Opened, IncidentChangeKind::Settled]);
+}
+
+#[test]
+fn an_alert_that_ended_while_nobody_looked_holds_nothing_open() {
+    let mut story = Story::new();
+    story.alert(2, "DiskFull", EventSeverity::Critical, true);
+    let memory = story.correlator.memory().clone();
+    story.correlator = Correlator::restore(CorrelatorOptions::default(), memory);
+    story.firing.clear();
+    story.changes.extend(story.correlator.alerts(&story.firing, at(100)));
+    let open = story.correlator.open("demo").unwrap();
+    assert_eq!(open.alerts[0].resolved_at, Some(at(100)));
+    story.believe(100..140, &belief(Health::Ok, Some("n1")));
+    assert_eq!(story.kinds(), [IncidentChangeKind::Opened, IncidentChangeKind::Settled]);
+}
+
+#[test]
+fn warnings_that_began_long_before_are_no_part_of_it() {
+    let mut story = Story::new();
+    story.alert(1, "WalGrows", EventSeverity::Warning, true);
+    story.alert(1000, "Lag", EventSeverity::Warning, true);
+    story.alert(1010, "DiskFull", EventSeverity::Critical, true);
+    let names: Vec<_> = story.changes[0].incident.alerts.iter().map(|alert| alert.name.as_str()).collect();
+    assert_eq!(names, ["DiskFull", "Lag"]);
 }
 
 #[test]

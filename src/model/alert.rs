@@ -3,6 +3,7 @@
 //! Field names of the serialised forms are Alertmanager's where Alertmanager has them.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -14,8 +15,15 @@ pub const ALERT_NAME: &str = "alertname";
 /// `alertname` of the alert that stands for an incident.
 pub const INCIDENT_ALERT_NAME: &str = "Incident";
 
-/// Label with the incident's id; on other alerts the value `none` keeps them out of every incident.
+/// Label with the incident's id.
 pub const INCIDENT_LABEL: &str = "incident";
+
+/// Annotation of rules. The value `part` says that the alert is a sign or consequence of trouble in the HA cluster: an
+/// incident of its cluster tells of it, so that it needs no message of its own while that is open.
+pub const INCIDENT_ANNOTATION: &str = "incident";
+
+/// Signs may come this long before the incident that they belong to.
+pub const INCIDENT_LOOK_BACK: Duration = Duration::from_mins(2);
 
 /// Free texts of an alert by name: `summary`, `description`, `runbook_url` …
 pub type Annotations = BTreeMap<String, String>;
@@ -130,6 +138,13 @@ impl Alert {
         self.labels.get(name).unwrap_or("")
     }
 
+    /// Whether an incident of its cluster tells of it: it is marked as part of such, and began with it or opened it.
+    pub fn is_part_of(&self, incident: &IncidentNotice) -> bool {
+        let marked = self.annotation(INCIDENT_ANNOTATION) == "part" && self.label("cluster") == incident.cluster;
+        let opened_it = incident.opener.as_deref() == Some(self.name());
+        marked && (opened_it || self.starts_at >= incident.opened_at - INCIDENT_LOOK_BACK)
+    }
+
     pub fn annotation(&self, name: &str) -> &str {
         self.annotations.get(name).map_or("", String::as_str)
     }
@@ -140,7 +155,7 @@ impl Alert {
 pub struct IncidentNotice {
     pub id: String,
     pub cluster: String,
-    /// One line, the same for the incident's whole life: it is the subject of its mails.
+    /// What is known now, in one line. As it is when first told, it stays the subject of the incident's mails.
     pub title: String,
     /// `critical`, `warning`, `notice` or `info`.
     pub severity: String,
@@ -156,6 +171,12 @@ pub struct IncidentNotice {
     pub members: Vec<MemberNotice>,
     /// Writes were refused for this long, as far as known.
     pub write_outage_seconds: Option<f64>,
+    /// The alert that opened it, when no event did.
+    #[serde(default)]
+    pub opener: Option<String>,
+    /// Two members took writes at one time: worse than what it may have been opened for.
+    #[serde(default)]
+    pub split_brain: bool,
 }
 
 /// One row of the members table in a notification. `None` means unknown.

@@ -4,6 +4,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::{Event, EventSeverity, Timestamp};
 
+/// Incidents of before the field were of the HA cluster.
+fn yes() -> bool {
+    true
+}
+
 /// Whether anybody still has to act.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -42,9 +47,23 @@ pub struct Incident {
     pub events: Vec<Event>,
     #[serde(default)]
     pub alerts: Vec<IncidentAlert>,
+    /// The alert that opened it, when no event did.
+    #[serde(default)]
+    pub opener: Option<String>,
+    /// It was opened by an event of the judge, or by an alert that is marked as part of trouble in the HA cluster.
+    #[serde(default = "yes")]
+    pub is_ha: bool,
     /// Events that were left out because there were too many.
     #[serde(default)]
     pub events_left_out: u64,
+}
+
+impl Incident {
+    /// Whether there is more to tell than the alert that opened it: that alert is part of trouble in the HA cluster, or
+    /// something else happened too.
+    pub fn is_more_than_its_alert(&self) -> bool {
+        self.opener.is_none() || self.is_ha || self.events.iter().any(|event| event.severity >= EventSeverity::Warning)
+    }
 }
 
 /// A likely cause, with what proves it and what speaks against it.

@@ -24,6 +24,9 @@ use super::template::{Template, TemplateContext, Value};
 /// Resolved alerts are remembered this long, so that their end reaches everybody.
 pub const RESOLVED_RETENTION: Duration = Duration::from_mins(15);
 
+/// For this long after a restart a restored alert is not taken as over: what it watches may not have been asked yet.
+pub const RESTORED_GRACE: Duration = Duration::from_secs(45);
+
 /// Alert states by rule and fingerprint.
 pub const ALERT_STATES: Table<ActiveAlert> = Table::new("alert_states");
 
@@ -159,6 +162,7 @@ pub struct RuleOptions {
 pub struct RuleSet {
     pub groups: Vec<GroupState>,
     options: RuleOptions,
+    first_evaluation: Option<Timestamp>,
 }
 
 impl RuleSet {
@@ -170,7 +174,7 @@ impl RuleSet {
                 GroupState { group, rules, next_at: None, last_evaluation: None, iterations_missed: 0 }
             })
             .collect();
-        Self { groups, options }
+        Self { groups, options, first_evaluation: None }
     }
 
     /// Brings alerts back as they were stored. Rows of rules that are gone are returned for deletion.
@@ -192,6 +196,7 @@ impl RuleSet {
     /// Takes over the state of rules that are the same in an older set, at a reload.
     #[must_use]
     pub fn inherit(mut self, old: &Self) -> Self {
+        self.first_evaluation = old.first_evaluation;
         for group in &mut self.groups {
             for rule in &mut group.rules {
                 let same = old.groups.iter().flat_map(|group| &group.rules).find(|known| known.id == rule.id);
@@ -206,10 +211,11 @@ impl RuleSet {
     /// Evaluates the groups that are due. The first evaluation of each is due at once.
     pub fn evaluate(&mut self, now: Timestamp, data: &mut dyn RuleData) -> Evaluation {
         let mut evaluation = Evaluation::default();
+        let first = *self.first_evaluation.get_or_insert(now);
         for group in &mut self.groups {
             if let Some(at) = group.take_slot(now) {
                 evaluation.groups_evaluated += 1;
-                group.evaluate(at, data, &self.options, &mut evaluation);
+                group.evaluate((at, first), data, &self.options, &mut evaluation);
             }
         }
         evaluation
@@ -293,14 +299,20 @@ impl GroupState {
         Some(at)
     }
 
-    fn evaluate(&mut self, at: Timestamp, data: &mut dyn RuleData, options: &RuleOptions, evaluation: &mut Evaluation) {
+    fn evaluate(
+        &mut self,
+        (at, first): (Timestamp, Timestamp),
+        data: &mut dyn RuleData,
+        options: &RuleOptions,
+        evaluation: &mut Evaluation,
+    ) {
         self.last_evaluation = Some(at);
         let read_at = at - self.group.query_offset;
         for (rule, state) in self.group.rules.iter().zip(&mut self.rules) {
             state.last_evaluation = Some(at);
             let started = tokio::time::Instant::now();
             let (limit, language) = (self.group.limit, self.group.language);
-            let step = Step { rule, at, read_at, limit, language, options };
+            let step = Step { rule, at, read_at, limit, language, options, first };
             let result = match rule.kind {
                 RuleKind::Recording => step.record(data),
                 RuleKind::Alerting { hold, keep_firing } => {
@@ -349,6 +361,8 @@ struct Step<'a> {
     limit: usize,
     language: Language,
     options: &'a RuleOptions,
+    /// When rules were first evaluated since the start.
+    first: Timestamp,
 }
 
 impl Step<'_> {
@@ -492,6 +506,10 @@ impl Step<'_> {
 
     fn absent(&self, alert: &mut ActiveAlert, keep_firing: Duration) {
         if alert.phase != AlertPhase::Firing {
+            return;
+        }
+        let restored = alert.fired_at.is_some_and(|fired_at| fired_at < self.first);
+        if restored && self.at.since(self.first) < RESTORED_GRACE {
             return;
         }
         if !keep_firing.is_zero() {

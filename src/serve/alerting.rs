@@ -1,6 +1,5 @@
-//! Once a second: evaluate rules, route alerts, and tell the correlator which critical ones fire.
+//! Once a second: evaluate rules, route alerts, and tell the correlator which ones fire.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,8 +7,8 @@ use tracing::{error, warn};
 
 use super::Stores;
 use super::judging::Judging;
-use crate::incident::AlertChange;
-use crate::model::alert::{INCIDENT_ALERT_NAME, IncidentNotice};
+use crate::incident::FiringAlert;
+use crate::model::alert::{INCIDENT_ALERT_NAME, INCIDENT_ANNOTATION, IncidentNotice};
 use crate::model::{EventSeverity, Sample, Timestamp};
 use crate::notify::pipeline::Tick;
 use crate::notify::{Alerting, worker};
@@ -55,7 +54,6 @@ pub(super) fn start(stores: &Stores, alerting: &Arc<Alerting>, judging: &Judging
     group.spawn_until_stop("rules", async move {
         let mut ticks = tokio::time::interval(EVERY);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
-        let mut critical = BTreeSet::new();
         let mut is_failing = false;
         loop {
             ticks.tick().await;
@@ -69,32 +67,35 @@ pub(super) fn start(stores: &Stores, alerting: &Arc<Alerting>, judging: &Judging
                 Err(_) => {}
             }
             is_failing = done.is_err();
-            tell_critical(&alerting, &judging, &mut critical, now);
+            if done.is_ok() {
+                tell_firing(&alerting, &judging, now);
+            }
         }
     });
 }
 
-/// Tells the correlator which critical alerts began or ceased to fire. A full queue is tried again a second later.
-fn tell_critical(alerting: &Alerting, judging: &Judging, known: &mut BTreeSet<(String, String)>, now: Timestamp) {
-    let firing: BTreeSet<(String, String)> = alerting
+/// Tells the correlator which alerts of clusters fire.
+fn tell_firing(alerting: &Alerting, judging: &Judging, now: Timestamp) {
+    let severity = |word: &str| match word {
+        "critical" => EventSeverity::Critical,
+        "warning" => EventSeverity::Warning,
+        _ => EventSeverity::Notice,
+    };
+    let firing = alerting
         .alert_statuses()
         .iter()
         .map(|status| &status.alert)
         .filter(|alert| !alert.is_resolved(now) && alert.name() != INCIDENT_ALERT_NAME)
-        .filter(|alert| alert.label("severity") == "critical" && !alert.label("cluster").is_empty())
-        .map(|alert| (alert.label("cluster").to_owned(), alert.name().to_owned()))
+        .filter(|alert| !alert.label("cluster").is_empty())
+        .map(|alert| FiringAlert {
+            cluster: alert.label("cluster").to_owned(),
+            name: alert.name().to_owned(),
+            severity: severity(alert.label("severity")),
+            since: alert.starts_at,
+            summary: alert.annotation("summary").to_owned(),
+            part: alert.annotation(INCIDENT_ANNOTATION) == "part",
+        })
         .collect();
-    let changed: Vec<_> = firing.symmetric_difference(known).cloned().collect();
-    for key in changed {
-        let is_firing = firing.contains(&key);
-        let (cluster, name) = key.clone();
-        let change = AlertChange { cluster, name, severity: EventSeverity::Critical, firing: is_firing, at: now };
-        if judging.alert_changes.try_send(change).is_ok() {
-            if is_firing {
-                known.insert(key)
-            } else {
-                known.remove(&key)
-            };
-        }
-    }
+    // Told anew each time: the first round after a start says what has ended meanwhile.
+    judging.firing.send_replace(firing);
 }

@@ -15,7 +15,7 @@ use tracing::{error, info, warn};
 use crate::cluster::{Judge, JudgeMemory, JudgeOptions};
 use crate::collect::FastProbe;
 use crate::http::v1::Belief;
-use crate::incident::{AlertChange, Correlator, CorrelatorMemory, CorrelatorOptions, IncidentChange};
+use crate::incident::{Correlator, CorrelatorMemory, CorrelatorOptions, FiringAlert, IncidentChange};
 use crate::intake::Intake;
 use crate::model::alert::{IncidentNotice, MemberNotice};
 use crate::model::cluster::Cluster;
@@ -33,7 +33,6 @@ const TICK_EVERY: Duration = Duration::from_millis(250);
 /// Series of the belief are written this often.
 const SAMPLES_EVERY: Duration = Duration::from_secs(5);
 const MEMORY_EVERY: Duration = Duration::from_secs(5);
-const ALERT_CHANGES_MAX: usize = 1024;
 /// A settled incident is still told to the alerts for this long, so that its end reaches everybody.
 const SETTLED_KEPT: Duration = Duration::from_mins(15);
 const EVENT_LINES_MAX: usize = 40;
@@ -53,7 +52,8 @@ pub(super) struct Judging {
     pub(super) belief: watch::Receiver<Belief>,
     /// Incidents that are open or settled recently.
     pub(super) notices: watch::Receiver<Arc<Vec<IncidentNotice>>>,
-    pub(super) alert_changes: mpsc::Sender<AlertChange>,
+    /// Alerts that fire, once the rules have been evaluated.
+    pub(super) firing: watch::Sender<BTreeSet<FiringAlert>>,
 }
 
 struct Court {
@@ -81,8 +81,8 @@ pub(super) fn start(
     let correlated: CorrelatorMemory = remembered(&wiring.state, "correlator")?;
     let belief = watch::Sender::new(Belief::default());
     let notices = watch::Sender::new(Arc::default());
-    let (alert_changes, changes) = mpsc::channel(ALERT_CHANGES_MAX);
-    let judging = Judging { belief: belief.subscribe(), notices: notices.subscribe(), alert_changes };
+    let (firing, fires) = watch::channel(BTreeSet::new());
+    let judging = Judging { belief: belief.subscribe(), notices: notices.subscribe(), firing };
     let now = wiring.clock.now();
     let rows = wiring.state.read()?.scan(&INCIDENTS, "", usize::MAX)?;
     let recent =
@@ -102,7 +102,7 @@ pub(super) fn start(
     };
     let stop = group.stop_token();
     group.spawn("judge", async move {
-        court.run(observations, changes, stop).await;
+        court.run(observations, fires, stop).await;
     });
     Ok(judging)
 }
@@ -127,7 +127,7 @@ impl Court {
     async fn run(
         mut self,
         mut observations: mpsc::Receiver<Vec<Observation>>,
-        mut alert_changes: mpsc::Receiver<AlertChange>,
+        mut firing: watch::Receiver<BTreeSet<FiringAlert>>,
         stop: tokio_util::sync::CancellationToken,
     ) {
         let mut ticks = tokio::time::interval(TICK_EVERY);
@@ -140,8 +140,9 @@ impl Court {
                     let events: Vec<Event> = found.iter().flat_map(|one| self.judge.observe(one)).collect();
                     self.publish(events).await;
                 }
-                Some(change) = alert_changes.recv() => {
-                    let changes = self.correlator.alert(&change).into_iter().collect();
+                Ok(()) = firing.changed() => {
+                    let fires = firing.borrow_and_update().clone();
+                    let changes = self.correlator.alerts(&fires, self.wiring.clock.now());
                     self.keep(changes).await;
                 }
                 _ = ticks.tick() => self.tick().await,
@@ -237,7 +238,9 @@ impl Court {
 
     fn tell_alerts(&self) {
         let belief = Arc::clone(&self.belief.borrow());
-        let notices = self.incidents.values().map(|incident| notice(incident, &belief)).collect();
+        // One that rests on an alert alone is told by that alert, on the route that was made for it.
+        let told = self.incidents.values().filter(|incident| incident.is_more_than_its_alert());
+        let notices = told.map(|incident| notice(incident, &belief)).collect();
         self.notices.send_replace(Arc::new(notices));
     }
 
@@ -280,7 +283,7 @@ fn notice(incident: &Incident, belief: &[Cluster]) -> IncidentNotice {
     IncidentNotice {
         id: incident.id.clone(),
         cluster: incident.cluster.clone(),
-        title: incident.subject.clone(),
+        title: incident.title.clone(),
         severity: severity(incident.severity).to_owned(),
         cause: incident.causes.first().map(|cause| cause.name.clone()),
         description: incident.title.clone(),
@@ -299,6 +302,8 @@ fn notice(incident: &Incident, belief: &[Cluster]) -> IncidentNotice {
             })
             .collect(),
         write_outage_seconds: incident.impact.write_outage_seconds,
+        opener: incident.opener.clone(),
+        split_brain: incident.events.iter().any(|event| event.event == "split_brain_confirmed"),
     }
 }
 

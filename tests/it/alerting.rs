@@ -82,6 +82,7 @@ pub(crate) fn failover(opened_at: Timestamp, settled_at: Option<Timestamp>) -> I
             lag_bytes: Some(0),
         }],
         write_outage_seconds: Some(21.5),
+        ..IncidentNotice::default()
     }
 }
 

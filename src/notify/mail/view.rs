@@ -331,6 +331,7 @@ mod tests {
                 member("n3", "replica", Some(false), Some(5 << 20)),
             ],
             write_outage_seconds: settled.then_some(21.5),
+            ..IncidentNotice::default()
         };
         let alert_of_incident = Alert::of_incident(notice.clone(), "https://daraji.example.org");
         let (firing, resolved) =

@@ -20,7 +20,7 @@ groups:
   - name: g
     interval: 1s
     rules:
-      - {alert: PostgresDown, expr: down, labels: {severity: critical}, annotations: {summary: '{{ $labels.member }} is down'}}
+      - {alert: PostgresDown, expr: down, labels: {severity: critical}, annotations: {incident: part, summary: '{{ $labels.member }} is down'}}
 ";
 
 fn config(text: &str) -> Compiled {
@@ -96,12 +96,12 @@ fn a_failover_queues_one_opening_and_one_closing_for_each_target_also_across_res
     assert_eq!(
         seen,
         [
-            "email a@example.org 2",
             "email a@example.org 60",
-            "email b@example.org 2",
+            "email a@example.org 7",
             "email b@example.org 60",
-            "webhook http://hook.example.org/… 2",
+            "email b@example.org 7",
             "webhook http://hook.example.org/… 60",
+            "webhook http://hook.example.org/… 7",
         ]
     );
 }
@@ -110,7 +110,7 @@ fn a_failover_queues_one_opening_and_one_closing_for_each_target_also_across_res
 fn messages_of_a_lane_keep_their_order_and_survive_until_they_are_accepted() {
     let dir = tempfile::tempdir().unwrap();
     let alerting = open(dir.path());
-    for (second, settled) in [(2, None), (60, Some(60))] {
+    for (second, settled) in [(7, None), (60, Some(60))] {
         alerting.tick(at(second), &mut Down(Vec::new()), &[failover(settled)]).unwrap();
     }
     let due = alerting.outbox().take_due(at(60), 100);
@@ -182,7 +182,7 @@ fn a_mail_has_text_html_and_a_thread() {
     let dir = tempfile::tempdir().unwrap();
     let alerting = open(dir.path());
     let mut mails = Vec::new();
-    for (second, settled) in [(2, None), (60, Some(60))] {
+    for (second, settled) in [(7, None), (60, Some(60))] {
         alerting.tick(at(second), &mut Down(vec!["n1"]), &[failover(settled)]).unwrap();
         for message in alerting.outbox().take_due(at(second), 100) {
             if message.notification.target == "a@example.org" {
@@ -203,7 +203,7 @@ fn a_mail_has_text_html_and_a_thread() {
     assert_eq!(header(&mails[0], "In-Reply-To"), None);
     assert_eq!(header(&mails[0], "Subject"), header(&mails[1], "Subject"));
     assert_eq!(header(&mails[0], "Auto-Submitted").as_deref(), Some("auto-generated"));
-    assert_eq!(header(&mails[0], "Date").as_deref(), Some("Tue, 14 Nov 2023 22:13:22 +0000"));
+    assert_eq!(header(&mails[0], "Date").as_deref(), Some("Tue, 14 Nov 2023 22:13:27 +0000"));
     for (mail, state) in [(&mails[0], "OPEN"), (&mails[1], "SETTLED")] {
         assert!(mail.contains("multipart/alternative") && mail.contains("text/plain") && mail.contains("text/html"));
         assert!(mail.contains(state), "{mail}");

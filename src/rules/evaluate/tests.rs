@@ -165,6 +165,27 @@ fn everything_survives_a_restart() {
 }
 
 #[test]
+fn a_restored_alert_is_not_over_before_its_sources_were_asked() {
+    let text = HOLD.replace("keep_firing_for: 15s", "keep_firing_for: 0s");
+    let mut data = Fake::default();
+    data.set("down", &["a"]);
+    let mut set = rule_set(&text);
+    let mut stored = BTreeMap::new();
+    for seconds in [0, 10, 20] {
+        stored.extend(set.evaluate(at(seconds), &mut data).changes);
+    }
+    let mut set = rule_set(&text);
+    set.restore(stored.into_iter().filter_map(|(key, alert)| Some((key, alert?))).collect());
+    data.set("down", &[]);
+    for seconds in [600, 610, 640] {
+        set.evaluate(at(seconds), &mut data);
+        assert_eq!(phases(&set), ["firing"], "{seconds} s");
+    }
+    set.evaluate(at(650), &mut data);
+    assert_eq!(phases(&set), ["inactive"]);
+}
+
+#[test]
 fn rules_of_a_group_see_each_other_and_limits_hold() {
     let text = "
 groups:
