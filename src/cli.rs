@@ -96,10 +96,17 @@ pub async fn run() -> ExitCode {
     }
 }
 
-/// A line of data on stdout. A closed pipe (`| head`) is not an error.
+/// A line of data on stdout. Nobody reads any more (`| head`): the command has done its work. Lost data is a failure.
 fn say(line: &str) {
     use std::io::Write as _;
-    drop(writeln!(std::io::stdout(), "{line}"));
+    match writeln!(std::io::stdout(), "{line}") {
+        Ok(()) => {}
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(0),
+        Err(error) => {
+            complain(&format!("daraji: write to stdout: {error}"));
+            std::process::exit(1);
+        }
+    }
 }
 
 /// A line for people on stderr.
@@ -118,6 +125,13 @@ fn print_table(rows: &[Vec<String>]) {
         let cells: Vec<String> =
             row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}", width = *width)).collect();
         say(cells.join("  ").trim_end());
+    }
+}
+
+/// Prints rows as CSV; the first row is the header.
+fn print_csv(rows: &[Vec<String>]) {
+    for row in rows {
+        say(&row.iter().map(|cell| csv_cell(cell)).collect::<Vec<_>>().join(","));
     }
 }
 

@@ -15,6 +15,8 @@ use crate::platform::clock::Clock;
 
 /// How often `--follow` asks again.
 const FOLLOW_EVERY: Duration = Duration::from_secs(1);
+/// Records that `--follow` can take in at once: as many as the server gives.
+const FOLLOW_LIMIT: usize = 5000;
 /// Records may arrive this late (an agent's spool, a slow collector) and are still shown by `--follow`.
 const FOLLOW_OVERLAP: Duration = Duration::from_secs(10);
 
@@ -58,7 +60,10 @@ pub(super) async fn run(args: LogsArgs, clock: &Clock) -> anyhow::Result<ExitCod
         Some(to) => parse_time(to, clock.now())?,
         None => clock.now() + FOLLOW_OVERLAP,
     };
-    let lines = fetch(&client, &args, (start, end)).await?;
+    let lines = fetch(&client, &args.logql, args.limit, (start, end)).await?;
+    if args.output == Output::Csv {
+        say("time,member,source,severity,line");
+    }
     for line in &lines {
         print(line, args.output);
     }
@@ -67,6 +72,8 @@ pub(super) async fn run(args: LogsArgs, clock: &Clock) -> anyhow::Result<ExitCod
     }
     if lines.is_empty() {
         super::complain("no records");
+    } else if lines.len() >= args.limit {
+        super::complain(&format!("these are the newest {}; --limit N shows more", args.limit));
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -78,7 +85,7 @@ async fn follow(client: &Client, args: &LogsArgs, clock: &Clock, first: Vec<Line
         tokio::time::sleep(FOLLOW_EVERY).await;
         let now = clock.now();
         let window = (now - FOLLOW_OVERLAP, now + FOLLOW_OVERLAP);
-        match fetch(client, args, window).await {
+        match fetch(client, &args.logql, FOLLOW_LIMIT, window).await {
             Ok(lines) => {
                 for line in lines.iter().filter(|line| !shown.contains(&key(line))) {
                     print(line, args.output);
@@ -92,12 +99,17 @@ async fn follow(client: &Client, args: &LogsArgs, clock: &Clock, first: Vec<Line
 }
 
 /// Records of a window, oldest first.
-async fn fetch(client: &Client, args: &LogsArgs, window: (Timestamp, Timestamp)) -> anyhow::Result<Vec<Line>> {
+async fn fetch(
+    client: &Client,
+    logql: &str,
+    limit: usize,
+    window: (Timestamp, Timestamp),
+) -> anyhow::Result<Vec<Line>> {
     let parameters = [
-        ("query", args.logql.clone()),
+        ("query", logql.to_owned()),
         ("start", window.0.nanos().to_string()),
         ("end", window.1.nanos().to_string()),
-        ("limit", args.limit.to_string()),
+        ("limit", limit.to_string()),
         ("direction", "backward".to_owned()),
     ];
     let answer = client.get("/loki/api/v1/query_range", &parameters).await?;

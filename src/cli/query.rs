@@ -6,7 +6,7 @@ use clap::Args;
 use serde_json::Value;
 
 use super::client::{Client, ServerArgs, parse_time};
-use super::{Output, csv_cell, print_table, say};
+use super::{Output, print_csv, print_table, say};
 use crate::model::{Labels, Timestamp};
 use crate::platform::clock::Clock;
 
@@ -57,9 +57,7 @@ pub(super) async fn run(args: QueryArgs, clock: &Clock) -> anyhow::Result<ExitCo
     }
     let rows = rows_of(&data);
     if args.output == Output::Csv {
-        for row in rows {
-            say(&row.iter().map(|cell| csv_cell(cell)).collect::<Vec<_>>().join(","));
-        }
+        print_csv(&rows);
     } else if rows.len() == 1 {
         super::complain("no series");
     } else {
@@ -72,8 +70,10 @@ pub(super) async fn run(args: QueryArgs, clock: &Clock) -> anyhow::Result<ExitCo
 fn rows_of(data: &Value) -> Vec<Vec<String>> {
     let mut rows = vec![vec!["SERIES".to_owned(), "TIME".to_owned(), "VALUE".to_owned()]];
     let mut push = |series: &str, point: &Value| {
-        let time =
-            point.get(0).and_then(Value::as_f64).map_or_else(String::new, |s| Timestamp::from_secs_f64(s).to_string());
+        let time = point.get(0).and_then(Value::as_f64).map_or_else(String::new, |seconds| {
+            // Samples have milliseconds; what a float adds to them is noise.
+            Timestamp::from_secs_f64((seconds * 1e3).round() / 1e3).to_rfc3339_millis()
+        });
         let value = point.get(1).and_then(Value::as_str).unwrap_or("").to_owned();
         rows.push(vec![series.to_owned(), time, value]);
     };

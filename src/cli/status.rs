@@ -6,13 +6,13 @@ use clap::Args;
 use serde_json::Value;
 
 use super::client::{Client, ServerArgs, percent_encode};
-use super::{Output, print_table, say};
+use super::{Output, print_csv, print_table, say};
 use crate::model::Event;
 use crate::model::cluster::{Cluster, Health};
 use crate::platform::clock::Clock;
 
 #[derive(Debug, Args)]
-#[command(after_help = "Exit code 1 means that something is critical.")]
+#[command(after_help = "Exit code 1 means that a cluster is critical or has a critical incident open.")]
 pub(super) struct StatusArgs {
     /// Only this cluster
     cluster: Option<String>,
@@ -35,9 +35,22 @@ pub(super) async fn status(args: StatusArgs, clock: &Clock) -> anyhow::Result<Ex
         Output::Table | Output::Csv if clusters.is_empty() => {
             super::complain("no cluster is watched; start the server with --patroni URL or a configuration");
         }
-        Output::Table | Output::Csv => say(crate::cluster::text::status_table(&clusters, clock.now()).trim_end()),
+        Output::Csv => print_csv(&member_rows(&clusters)),
+        Output::Table => say(crate::cluster::text::status_table(&clusters, clock.now()).trim_end()),
     }
-    let critical = clusters.iter().any(|cluster| cluster.health == Health::Critical);
+    let incidents: Vec<Value> = serde_json::from_value(client.get("/api/daraji/v1/incidents", &[]).await?)?;
+    let here = |incident: &&Value| {
+        text(incident, "state") != "settled" && clusters.iter().any(|cluster| cluster.name == text(incident, "cluster"))
+    };
+    let open: Vec<&Value> = incidents.iter().filter(here).collect();
+    if args.output == Output::Table {
+        for incident in &open {
+            let of = |name| text(incident, name);
+            say(&format!("incident {} ({}) since {}: {}", of("id"), of("severity"), of("opened_at"), of("title")));
+        }
+    }
+    let critical = clusters.iter().any(|cluster| cluster.health == Health::Critical)
+        || open.iter().any(|incident| text(incident, "severity") == "critical");
     Ok(if critical { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
@@ -60,25 +73,52 @@ pub(super) async fn incidents(args: IncidentsArgs, _clock: &Clock) -> anyhow::Re
     let body = client.get(&path, &[]).await?;
     if args.output == Output::Json {
         say(&serde_json::to_string_pretty(&body)?);
+    } else if args.id.is_some() && args.output == Output::Csv {
+        anyhow::bail!("one incident has no table: print it as text, or with -o json");
     } else if args.id.is_some() {
         print_incident(&body);
     } else {
-        print_list(&body);
+        print_list(&body, args.output);
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// One row for each member; what is unknown is empty.
+fn member_rows(clusters: &[Cluster]) -> Vec<Vec<String>> {
+    fn known(value: Option<impl ToString>) -> String {
+        value.map_or_else(String::new, |value| value.to_string())
+    }
+    let names = ["cluster", "member", "role", "state", "writable", "timeline", "lag_bytes", "lag_seconds", "seen_at"];
+    let mut rows = vec![names.map(str::to_owned).to_vec()];
+    for (cluster, member) in clusters.iter().flat_map(|cluster| cluster.members.iter().map(move |one| (cluster, one))) {
+        rows.push(vec![
+            cluster.name.clone(),
+            member.name.clone(),
+            member.role.as_str().to_owned(),
+            member.state.clone(),
+            known(member.writable),
+            known(member.timeline),
+            known(member.lag_bytes),
+            known(member.lag_seconds),
+            known(member.seen_at),
+        ]);
+    }
+    rows
 }
 
 fn text<'a>(value: &'a Value, name: &str) -> &'a str {
     value.get(name).and_then(Value::as_str).unwrap_or("-")
 }
 
-fn print_list(body: &Value) {
+fn print_list(body: &Value, output: Output) {
     let names = ["id", "cluster", "state", "severity", "opened_at", "settled_at", "title"];
     let mut rows = vec![names.iter().map(|name| name.to_uppercase()).collect::<Vec<_>>()];
     for incident in body.as_array().map_or(&[][..], Vec::as_slice) {
         rows.push(names.iter().map(|name| text(incident, name).to_owned()).collect());
     }
-    if rows.len() == 1 {
+    if output == Output::Csv {
+        print_csv(&rows);
+    } else if rows.len() == 1 {
         super::complain("no incidents");
     } else {
         print_table(&rows);

@@ -270,7 +270,8 @@ impl PollState {
     }
 
     fn write_up(&mut self, spec: &PollSpec, times: &Times, up: bool, out: &mut Vec<Sample>) {
-        let due = self.up_written_at.is_none_or(|at| at.elapsed() >= UP_EVERY);
+        // A poll that comes a moment early must not put it off by a whole interval.
+        let due = self.up_written_at.is_none_or(|at| at.elapsed() + spec.interval / 2 >= UP_EVERY);
         if !due && self.up == Some(up) {
             return;
         }

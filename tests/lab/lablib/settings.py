@@ -10,7 +10,7 @@ from pathlib import Path
 
 from .base import HOME
 from .model import (ETCD_PEER_PORT, ETCD_PORT, HAPROXY_METRICS_PORT, HAPROXY_PRIMARY_PORT, HAPROXY_REPLICA_PORT,
-                    MONITOR, PATRONI_PORT, PGBOUNCER_PORT, POSTGRES_PORT, SERVER_PORT, write_file)
+                    MONITOR, PATRONI_PORT, PGBOUNCER_PORT, POSTGRES_PORT, SERVER_PORT, SMTP_PORT, WEBHOOK_PORT, write_file)
 from .probe import postgres_bin, postgres_major
 
 LOG_LINE_PREFIX = "%m [%p] sid=%c,line=%l,user=%u,db=%d,app=%a,client=%h,vxid=%v,xid=%x,sqlstate=%e "
@@ -225,6 +225,7 @@ def write_server(lab):
     loopback_port = SERVER_PORT if lab.has_namespaces else lab.options["port"]
     config = {
         "listen": [f"127.0.0.1:{loopback_port}", f"{address}:{SERVER_PORT}"],
+        "external_url": f"http://127.0.0.1:{lab.options['port']}",
         "clusters": [{
             "patroni": [lab.patroni_url(member) for member in lab.members],
             "postgres": {"user": "daraji", "password_file": str(lab.dir / "postgres.password")},
@@ -237,22 +238,30 @@ def write_server(lab):
         "storage": {"path": str(lab.host_dir(MONITOR) / "daraji"),
                     "metrics": {"retention": "2d"}, "logs": {"retention": "2d", "max_bytes": "2GiB"}},
     }
-    config |= _receivers(lab)
+    if lab.options["messages"]:
+        config |= _receivers(lab)
     write_file(lab.dir / "daraji.yml", json.dumps(config, indent=1) + "\n")
 
 
 def _receivers(lab):
-    webhook, smtp = lab.options.get("webhook"), lab.options.get("smtp")
-    if not webhook and not smtp:
-        return {}
-    receiver = {"name": "oncall"}
-    if webhook:
-        receiver["webhook_configs"] = [{"url": webhook, "send_resolved": True}]
-    if smtp:
-        receiver["email_configs"] = [{"to": "dba@example.org", "from": "daraji@example.org", "smarthost": smtp,
-                                      "require_tls": False, "send_resolved": True}]
+    address = lab.address(MONITOR)
+    receiver = {
+        "name": "oncall",
+        "webhook_configs": [{"url": f"http://{address}:{WEBHOOK_PORT}/", "send_resolved": True}],
+        "email_configs": [{"to": "dba@example.org", "from": "daraji@example.org", "smarthost": f"{address}:{SMTP_PORT}",
+                           "require_tls": False, "send_resolved": True}],
+    }
     route = {"receiver": "oncall", "group_by": ["cluster"], "group_wait": "5s", "group_interval": "30s", "repeat_interval": "1h"}
     return {"route": route, "receivers": [receiver]}
+
+
+def messages_dir(lab):
+    return lab.host_dir(MONITOR) / "messages"
+
+
+def receivers_argv(lab):
+    script = Path(__file__).with_name("receivers.py")
+    return [HOME / "tools/bin/python", script, lab.address(MONITOR), WEBHOOK_PORT, SMTP_PORT, messages_dir(lab)]
 
 
 def write_agent(lab, member):

@@ -14,7 +14,7 @@ from .base import HOME, EndedAtOnce, LabError, Progress, run, tail, wait_for
 from .model import HAPROXY_METRICS_PORT, MONITOR, PATRONI_PORT, PGBOUNCER_PORT, POSTGRES_PORT, SERVER_PORT
 
 DATA_MEGABYTES = 900
-NEEDED = ["bin/etcd", "patroni/bin/patroni"]
+NEEDED = ["bin/etcd", "patroni/bin/patroni", "tools/bin/python"]
 NEEDED_PROGRAMS = ["haproxy", "pgbouncer", "ip", "nft", "mkfs.ext4", "setpriv", "nsenter"]
 
 
@@ -46,6 +46,8 @@ def build(lab, progress):
     settings.write_server(lab)
     for member in lab.members:
         settings.write_agent(lab, member)
+    if lab.options["messages"]:
+        start_receivers(lab)
     if lab.options["server"]:
         start_daraji(lab, progress)
     if forwards(lab):
@@ -192,6 +194,13 @@ def start_load(lab, progress):
 
 
 # --- Daraji ----------------------------------------------------------------------------------------------------------
+
+def start_receivers(lab):
+    """The mailbox and the webhook of whoever is on call."""
+    settings.messages_dir(lab).mkdir()
+    proc.start(lab, MONITOR, "receivers", settings.receivers_argv(lab), user="root")
+    proc.must_stay(lab, MONITOR, "receivers", seconds=0.5)
+
 
 def start_daraji(lab, progress):
     """The server on the monitor's host with tokens for agents and for the command line, then the agents."""
