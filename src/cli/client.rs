@@ -14,6 +14,8 @@ use crate::platform::secret::Secret;
 use crate::platform::units::parse_duration;
 
 const TIMEOUT: Duration = Duration::from_mins(1);
+/// Waiting longer than this is said.
+const QUIET_FOR: Duration = Duration::from_secs(2);
 const ANSWER_BYTES_MAX: usize = 256 << 20;
 
 /// Where the server is and who we are.
@@ -71,7 +73,15 @@ impl Client {
         if let Some(token) = &self.token {
             request = request.bearer_auth(token.expose());
         }
-        let answer = self.http.send(request, &self.base).await.with_context(|| {
+        let mut sent = std::pin::pin!(self.http.send(request, &self.base));
+        let answer = match tokio::time::timeout(QUIET_FOR, &mut sent).await {
+            Ok(answer) => answer,
+            Err(_) => {
+                super::complain(&format!("waiting for {} ...", self.base));
+                sent.await
+            }
+        };
+        let answer = answer.with_context(|| {
             format!("ask the server at {} (is `daraji serve` running? another address: --url)", self.base)
         })?;
         let body: Option<Value> = serde_json::from_slice(&answer.body).ok();
