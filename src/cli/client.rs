@@ -74,12 +74,12 @@ impl Client {
             request = request.bearer_auth(token.expose());
         }
         let mut sent = std::pin::pin!(self.http.send(request, &self.base));
-        let answer = match tokio::time::timeout(QUIET_FOR, &mut sent).await {
-            Ok(answer) => answer,
-            Err(_) => {
-                super::complain(&format!("waiting for {} ...", self.base));
-                sent.await
-            }
+        let early = tokio::time::timeout(QUIET_FOR, &mut sent).await;
+        let answer = if let Ok(answer) = early {
+            answer
+        } else {
+            super::complain(&format!("waiting for {} ...", self.base));
+            sent.await
         };
         let answer = answer.with_context(|| {
             format!("ask the server at {} (is `daraji serve` running? another address: --url)", self.base)
