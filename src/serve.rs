@@ -1,6 +1,7 @@
 //! The server: builds every part, starts them in order, and stops them in reverse.
 //!
-//! Stop order: listeners refuse, collectors end, what they found is written, the judge ends, the outbox rests, the
+//! Addresses are bound before anything acts, and answered when all parts stand: a second server on a taken port asks and
+//! sends nothing. Stop order: listeners refuse, collectors end, what they found is written, the judge ends, the outbox rests, the
 //! stores are synced. A second signal ends the process at once.
 
 mod alerting;
@@ -21,7 +22,7 @@ use tracing::{error, info, warn};
 
 use crate::collect::{self, CollectConfig, CollectHandle, Sink, Targets};
 use crate::http::auth::TokenCheck;
-use crate::http::listen::Listener;
+use crate::http::listen::{ListenError, Listener, TlsFiles};
 use crate::http::{self, Parts};
 use crate::intake::Intake;
 use crate::model::Batch;
@@ -193,6 +194,8 @@ struct Server {
 
 impl Server {
     async fn start(plan: Plan, args: ServeArgs, clock: Clock) -> anyhow::Result<Self> {
+        // First of all: whoever cannot be reached must not act either.
+        let addresses = bind(&plan).await?;
         let opening = (plan.clone(), clock.clone());
         let stores = blocking(move || Stores::open(&opening.0, &opening.1)).await?;
         let telemetry = Telemetry::default();
@@ -235,7 +238,7 @@ impl Server {
         alerting::start(&server.stores, &server.alerting, &judging, &server.brains, clock.clone());
         local_logs::start(&plan, &intake, &server.stores.logs, &server.collectors, clock.clone()).await?;
         let wired = Wired { clock, telemetry, intake, targets: collection.targets, belief: judging.belief };
-        server.start_listening(&plan, wired).await?;
+        server.start_listening(addresses, plan.tls().as_ref(), wired);
         Ok(server)
     }
 
@@ -291,7 +294,7 @@ impl Server {
         });
     }
 
-    async fn start_listening(&mut self, plan: &Plan, wired: Wired) -> anyhow::Result<()> {
+    fn start_listening(&mut self, addresses: Vec<Listener>, tls: Option<&TlsFiles>, wired: Wired) {
         let state = Arc::clone(&self.stores.state);
         let tokens = TokenCheck::new(move |secret| match state.verify_token(secret) {
             Ok(token) => token.map(|token| token.role),
@@ -314,14 +317,10 @@ impl Server {
             tokens,
             reload: self.reload.clone(),
         });
-        for address in plan.listen() {
-            let tls = plan.tls();
-            let open = plan.is_open(&address);
-            let listener = Listener::bind(&address, open, tls.as_ref()).await?;
-            info!(url = %listener.url(), token_needed = !open, "listening");
-            listener.serve(router.clone(), &self.listeners, tls);
+        for listener in addresses {
+            info!(url = %listener.url(), token_needed = !listener.is_open(), "listening");
+            listener.serve(router.clone(), &self.listeners, tls.cloned());
         }
-        Ok(())
     }
 
     /// Waits for a signal to end; SIGHUP and `POST /-/reload` read the configuration again.
@@ -383,6 +382,16 @@ impl Server {
         blocking(move || stores.close()).await;
         info!("stopped");
     }
+}
+
+/// Takes all addresses of the configuration, or none.
+async fn bind(plan: &Plan) -> Result<Vec<Listener>, ListenError> {
+    let tls = plan.tls();
+    let mut bound = Vec::new();
+    for address in plan.listen() {
+        bound.push(Listener::bind(&address, plan.is_open(&address), tls.as_ref()).await?);
+    }
+    Ok(bound)
 }
 
 fn merge(batch: &mut Batch, more: Batch) {
