@@ -77,7 +77,8 @@ pub fn router(parts: Parts) -> Router {
         revision: option_env!("DARAJI_REVISION").unwrap_or(""),
     };
     let rules = rules_api::router(Arc::clone(&parts.alerting));
-    let prometheus = prometheus_api::PrometheusState::new(parts.metrics, Engine::default(), parts.clock.clone());
+    let prometheus = prometheus_api::PrometheusState::new(parts.metrics, Engine::default(), parts.clock.clone())
+        .with_targets(parts.targets.clone());
     let writer = parts.intake.clone();
     let take: loki_api::PushSink = Arc::new(move |records| {
         let writer = writer.clone();

@@ -398,4 +398,5 @@ fn merge(batch: &mut Batch, more: Batch) {
     batch.samples.extend(more.samples);
     batch.logs.extend(more.logs);
     batch.observations.extend(more.observations);
+    batch.families.extend(more.families);
 }

@@ -20,7 +20,7 @@ use crate::collect::postgres::session::Address;
 use crate::collect::postgres::statistics::{self, StatisticsCollector};
 use crate::collect::scrape::{self, ScrapeCollector};
 use crate::collect::services::Services;
-use crate::collect::targets::{Attempt, Change, TargetKey};
+use crate::collect::targets::{Attempt, Change, Schedule, TargetKey};
 use crate::model::observation::{Claim, FailureKind, MemberAddress, Source};
 use crate::model::{Batch, Observation};
 use crate::platform::error::chain;
@@ -159,7 +159,8 @@ fn record(services: &Services, cluster: &str, source: &'static str, url: &str, r
 
 /// Notes an attempt of something that is no regular poll.
 pub(crate) fn record_since(services: &Services, key: &TargetKey, started: Instant, result: Result<(), CollectError>) {
-    services.context.targets.expect(key, SCOPE_EVERY);
+    let labels = target_labels(&key.cluster, &key.member, &key.url, key.source);
+    services.context.targets.expect(key, Schedule { interval: SCOPE_EVERY, deadline: SCOPE_EVERY, labels });
     let error = result.err();
     let attempt = Attempt {
         up: error.is_none(),

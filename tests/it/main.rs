@@ -33,6 +33,7 @@ mod recordings;
 mod restart_state;
 mod serve_access;
 mod serve_bad_input;
+mod serve_targets;
 mod server;
 mod smtp;
 mod state_crash;

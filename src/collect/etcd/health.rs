@@ -7,11 +7,11 @@ use tokio::time::Instant;
 
 use crate::collect::config::HttpUrl;
 use crate::collect::etcd::{call_one, parse};
-use crate::collect::exposition;
+use crate::collect::exposition::{self, Page};
 use crate::collect::patroni::due;
 use crate::collect::poll::{CollectError, Collector, Found};
 use crate::model::observation::{Claim, DcsHealth, FailureKind};
-use crate::model::{Labels, Sample, Timestamp};
+use crate::model::{Labels, Timestamp};
 use crate::platform::http_client::HttpClient;
 
 /// Interval of the questions.
@@ -73,13 +73,13 @@ impl EtcdMemberCollector {
         }
     }
 
-    async fn metrics(&self, at: Timestamp) -> Result<Vec<Sample>, CollectError> {
+    async fn metrics(&self, at: Timestamp) -> Result<Page, CollectError> {
         let answer = self.http.get(&self.url.join("/metrics")).await?;
         if answer.status != 200 {
             let error = format!("{}/metrics answered HTTP {}", self.url, answer.status);
             return Err(CollectError::new(FailureKind::Other, error));
         }
-        exposition::samples(&answer, &self.labels, at)
+        exposition::read(&answer, &self.labels, at)
     }
 }
 
@@ -116,7 +116,7 @@ impl Collector for EtcdMemberCollector {
         found.claims.push(Claim::DcsHealth(health).into());
         if due(&mut self.metrics_at, METRICS_EVERY) {
             match self.metrics(at).await {
-                Ok(samples) => found.sections.push(("metrics", samples)),
+                Ok(page) => found.take_page("metrics", page),
                 Err(error) => found.problem = Some(error),
             }
         }
