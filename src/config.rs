@@ -199,6 +199,14 @@ fn cross_check(file: &str, root: &Node, config: &Config) -> Vec<Problem> {
             problem(&["clusters"], Some(index), format!("the cluster name {name:?} stands twice"));
         }
     }
+    let dcs =
+        config.clusters.iter().enumerate().filter_map(|(at, cluster)| Some(("clusters", at, cluster.dcs.clone()?)));
+    let searched = config.discover.iter().enumerate().map(|(at, discover)| ("discover", at, discover.dcs()));
+    for (key, index, dcs) in dcs.chain(searched) {
+        if let Some(message) = dcs.problem() {
+            problem(&[key], Some(index), message.to_owned());
+        }
+    }
     for address in config.listen.iter().flat_map(OneOrMany::to_vec) {
         if address.rsplit_once(':').is_none_or(|(_, port)| port.parse::<u16>().is_err()) {
             problem(&["listen"], None, format!("{address:?} is not an address like 127.0.0.1:7432"));
@@ -233,6 +241,15 @@ mod tests {
         assert!(found[0].starts_with("daraji.yml:1:1: unknown key \"clutsers\""), "{}", found[0]);
         assert!(found[1].starts_with("daraji.yml:4:15: "), "{}", found[1]);
         assert!(found[2].starts_with("daraji.yml:6:21: "), "{}", found[2]);
+    }
+
+    #[test]
+    fn half_a_login_is_a_problem() {
+        let text = "clusters:\n  - {name: a, dcs: {etcd: [http://e:2379], username: u}}\ndiscover:\n  - {etcd: [http://e:2379], cert_file: c}\n";
+        let found = problems(text);
+        assert_eq!(found.len(), 2, "{found:#?}");
+        assert!(found[0].starts_with("daraji.yml:2:5: 'username' and 'password_file'"), "{}", found[0]);
+        assert!(found[1].starts_with("daraji.yml:4:5: 'cert_file' and 'key_file'"), "{}", found[1]);
     }
 
     #[test]

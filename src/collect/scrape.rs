@@ -67,7 +67,7 @@ impl ScrapeCollector {
     }
 }
 
-fn read_secret(path: &std::path::Path) -> Result<Secret, CollectError> {
+pub(crate) fn read_secret(path: &std::path::Path) -> Result<Secret, CollectError> {
     Secret::read_file(path).map_err(|error| {
         CollectError::new(FailureKind::Denied, chain(&error))
             .with_hint("the file must be readable by the user that daraji runs as")

@@ -19,6 +19,7 @@ mod crash_agent;
 mod crash_logs;
 mod crash_metrics;
 mod crash_server;
+mod etcd_auth;
 mod layers;
 mod log_formats;
 mod peers;
