@@ -6,10 +6,10 @@
 
 mod alerting;
 mod judging;
+mod known;
 mod local_logs;
 mod plan;
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -20,13 +20,13 @@ use clap::Args;
 use tokio::sync::{mpsc, watch};
 use tracing::{error, info, warn};
 
+use crate::collect::known::KnownClusters;
 use crate::collect::{self, CollectConfig, CollectHandle, Sink, Targets};
 use crate::http::auth::TokenCheck;
 use crate::http::listen::{ListenError, Listener, TlsFiles};
 use crate::http::{self, Parts};
 use crate::intake::Intake;
 use crate::model::Batch;
-use crate::model::observation::MemberAddress;
 use crate::notify::Alerting;
 use crate::notify::pipeline::AlertingOptions;
 use crate::platform::clock::Clock;
@@ -222,8 +222,9 @@ impl Server {
             keepers: TaskGroup::new("keepers"),
         };
         server.stores.keep(&server.keepers, clock.clone());
-        let known = judging::known_members(&server.stores.state)?;
+        let known = known::load(&server.stores.state, &plan)?;
         let collection = server.start_collecting(&plan, &intake, known, clock.clone());
+        known::keep(collection.known.clone(), Arc::clone(&server.stores.state), &server.keepers);
         let judging = judging::start(
             judging::Wiring {
                 intake: intake.clone(),
@@ -246,7 +247,7 @@ impl Server {
         &mut self,
         plan: &Plan,
         intake: &Intake,
-        known: BTreeMap<String, Vec<MemberAddress>>,
+        known: KnownClusters,
         clock: Clock,
     ) -> CollectHandle {
         let (sink, mut batches) = Sink::channel(BATCHES_MAX);

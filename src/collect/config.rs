@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
 
-use crate::model::observation::MemberAddress;
+use crate::collect::known::KnownClusters;
 use crate::platform::units::deserialize_duration;
 
 /// Everything the collectors of a server or an agent are told.
@@ -18,8 +18,8 @@ pub struct CollectConfig {
     pub clusters: Vec<ClusterConfig>,
     pub discover: Vec<DiscoverConfig>,
     pub scrape_configs: Vec<ScrapeConfig>,
-    /// Members that were known before a restart, by cluster: also those that no Patroni names any more.
-    pub known: BTreeMap<String, Vec<MemberAddress>>,
+    /// What was known before a restart: also members that no Patroni names any more.
+    pub known: KnownClusters,
 }
 
 /// One Patroni cluster: an entry of `clusters:`.

@@ -34,6 +34,7 @@ mod recordings;
 mod restart_state;
 mod serve_access;
 mod serve_bad_input;
+mod serve_members;
 mod serve_targets;
 mod server;
 mod smtp;
