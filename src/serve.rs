@@ -17,14 +17,15 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{error, info, warn};
 
 use crate::collect::known::KnownClusters;
 use crate::collect::{self, CollectConfig, CollectHandle, Sink, Targets};
+use crate::config::Config;
 use crate::http::auth::TokenCheck;
 use crate::http::listen::{ListenError, Listener, TlsFiles};
-use crate::http::{self, Parts};
+use crate::http::{self, Parts, ReloadReport};
 use crate::intake::Intake;
 use crate::model::Batch;
 use crate::notify::Alerting;
@@ -43,6 +44,8 @@ use plan::Plan;
 const BATCHES_MAX: usize = 256;
 /// Groups of observations that collectors may be ahead of the judge.
 const OBSERVATIONS_MAX: usize = 256;
+/// Requests to read the configuration again that may wait.
+const RELOADS_MAX: usize = 4;
 /// How long each part gets to end.
 const GRACE: Duration = Duration::from_secs(5);
 const AGENTS_EVERY: Duration = Duration::from_secs(10);
@@ -89,8 +92,9 @@ pub async fn main(args: ServeArgs, clock: Clock) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::from(2));
         }
     };
-    let server = Server::start(plan, args, clock).await?;
-    server.run_until_signal().await;
+    let (reload, mut reloads) = mpsc::channel(RELOADS_MAX);
+    let server = Server::start(plan, args, reload, clock).await?;
+    server.run_until_signal(&mut reloads).await;
     server.stop().await;
     Ok(ExitCode::SUCCESS)
 }
@@ -184,7 +188,9 @@ struct Server {
     args: ServeArgs,
     stores: Stores,
     alerting: Arc<Alerting>,
-    reload: watch::Sender<()>,
+    /// As it was at the start: what runs of it runs until the end.
+    running: Config,
+    reload: http::ReloadRequests,
     listeners: TaskGroup,
     collectors: TaskGroup,
     writers: TaskGroup,
@@ -193,7 +199,7 @@ struct Server {
 }
 
 impl Server {
-    async fn start(plan: Plan, args: ServeArgs, clock: Clock) -> anyhow::Result<Self> {
+    async fn start(plan: Plan, args: ServeArgs, reload: http::ReloadRequests, clock: Clock) -> anyhow::Result<Self> {
         // First of all: whoever cannot be reached must not act either.
         let addresses = bind(&plan).await?;
         let opening = (plan.clone(), clock.clone());
@@ -214,7 +220,8 @@ impl Server {
             args,
             stores,
             alerting,
-            reload: watch::Sender::new(()),
+            running: plan.config.clone(),
+            reload,
             listeners: TaskGroup::new("listeners"),
             collectors: TaskGroup::new("collectors"),
             writers: TaskGroup::new("writers"),
@@ -243,13 +250,7 @@ impl Server {
         Ok(server)
     }
 
-    fn start_collecting(
-        &mut self,
-        plan: &Plan,
-        intake: &Intake,
-        known: KnownClusters,
-        clock: Clock,
-    ) -> CollectHandle {
+    fn start_collecting(&mut self, plan: &Plan, intake: &Intake, known: KnownClusters, clock: Clock) -> CollectHandle {
         let (sink, mut batches) = Sink::channel(BATCHES_MAX);
         let intake = intake.clone();
         self.writers.spawn("intake", async move {
@@ -325,9 +326,8 @@ impl Server {
     }
 
     /// Waits for a signal to end; SIGHUP and `POST /-/reload` read the configuration again.
-    async fn run_until_signal(&self) {
+    async fn run_until_signal(&self, reloads: &mut mpsc::Receiver<oneshot::Sender<ReloadReport>>) {
         use tokio::signal::unix::{SignalKind, signal};
-        let mut reloads = self.reload.subscribe();
         let (Ok(mut terminate), Ok(mut hangup)) = (signal(SignalKind::terminate()), signal(SignalKind::hangup()))
         else {
             error!("signals cannot be received; stop the server by SIGKILL");
@@ -340,32 +340,41 @@ impl Server {
             tokio::select! {
                 _ = tokio::signal::ctrl_c() => return,
                 _ = terminate.recv() => return,
-                _ = hangup.recv() => self.read_configuration_again(),
-                Ok(()) = reloads.changed() => self.read_configuration_again(),
+                _ = hangup.recv() => drop(self.read_configuration_again()),
+                // Whoever asked may be gone.
+                Some(answer) = reloads.recv() => drop(answer.send(self.read_configuration_again())),
                 () = brains.cancelled() => return error!("the judge died, stopping"),
                 () = writers.cancelled() => return error!("the writer died, stopping"),
             }
         }
     }
 
-    /// Takes rules, routes and receivers of the changed file, or nothing.
-    fn read_configuration_again(&self) {
-        let plan = match Plan::load(&self.args) {
-            Ok(plan) => plan,
-            Err(problems) => {
-                for problem in problems {
-                    error!("{problem}");
-                }
-                return error!("the configuration has problems; the old one stays in force");
-            }
-        };
-        match plan.compile_alerting() {
-            Ok(compiled) => {
+    /// Takes rules, routes and receivers of the changed file, or nothing; says what else has changed.
+    fn read_configuration_again(&self) -> ReloadReport {
+        let read = Plan::load(&self.args).and_then(|plan| match plan.compile_alerting() {
+            Ok(compiled) => Ok((plan, compiled)),
+            Err(error) => Err(vec![error.to_string()]),
+        });
+        let report = match read {
+            Ok((plan, compiled)) => {
+                let needs_restart = plan.config.needs_restart(&self.running);
                 self.alerting.reload(plan.rules, compiled);
-                info!("rules, routes and receivers are read again; other changes need a restart");
+                ReloadReport { needs_restart, ..ReloadReport::default() }
             }
-            Err(error) => error!("{error}"),
+            Err(problems) => ReloadReport { problems, ..ReloadReport::default() },
+        };
+        if report.problems.is_empty() && report.needs_restart.is_empty() {
+            info!("{report}");
+        } else if report.problems.is_empty() {
+            warn!("{report}");
         }
+        for problem in &report.problems {
+            error!("{problem}");
+        }
+        if !report.problems.is_empty() {
+            error!("the configuration has problems; the old one stays in force");
+        }
+        report
     }
 
     async fn stop(self) {

@@ -35,6 +35,7 @@ mod restart_state;
 mod serve_access;
 mod serve_bad_input;
 mod serve_members;
+mod serve_reload;
 mod serve_targets;
 mod server;
 mod smtp;
