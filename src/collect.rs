@@ -12,6 +12,7 @@ mod discovery;
 mod etcd;
 mod exposition;
 pub mod host;
+pub mod known;
 pub mod logs;
 mod patroni;
 mod pgbouncer;
@@ -31,9 +32,11 @@ pub use services::FastProbe;
 pub use sink::Sink;
 pub use targets::Targets;
 
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::collect::config::PostgresConfig;
+use crate::collect::known::{Known, KnownClusters};
 use crate::collect::poll::{CollectError, Collector as _, Context, target_labels};
 use crate::collect::postgres::ha_state::{self, HaStateCollector};
 use crate::collect::postgres::session::Address;
@@ -54,6 +57,8 @@ pub struct CollectHandle {
     pub targets: Targets,
     /// For the judge's suspicion of a split brain.
     pub fast_probe: FastProbe,
+    /// Clusters as they were last seen, to be handed to the next start.
+    pub known: watch::Receiver<Arc<KnownClusters>>,
 }
 
 /// What one visit to a PostgreSQL found.
@@ -110,10 +115,10 @@ pub fn start(config: CollectConfig, group: &TaskGroup, sink: Sink, clock: Clock)
         names: Names::default(),
         etcds: etcd::pool::EtcdPool::default(),
         etcd_users: Arc::new(etcd_users),
-        known: Arc::new(config.known),
+        known: Known::new(config.known),
     };
     for cluster in config.clusters {
-        let watched = Watched { config: cluster, scope: None, prefix: None };
+        let watched = Watched { config: cluster, found: None };
         group.spawn("cluster", watcher::run(watched, services.clone()));
     }
     for discover in config.discover {
@@ -126,5 +131,9 @@ pub fn start(config: CollectConfig, group: &TaskGroup, sink: Sink, clock: Clock)
             record_since(&services, &key, Instant::now(), Err(error));
         }
     }
-    CollectHandle { targets: services.context.targets.clone(), fast_probe: services.fast.clone() }
+    CollectHandle {
+        targets: services.context.targets.clone(),
+        fast_probe: services.fast.clone(),
+        known: services.known.subscribe(),
+    }
 }

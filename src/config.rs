@@ -52,6 +52,23 @@ pub struct Config {
 }
 
 impl Config {
+    /// The keys whose change takes effect at a restart only.
+    pub fn needs_restart(&self, running: &Self) -> Vec<&'static str> {
+        let addresses = |config: &Self| config.listen.as_ref().map(OneOrMany::to_vec);
+        let changes = [
+            ("clusters", self.clusters != running.clusters),
+            ("discover", self.discover != running.discover),
+            ("logs", self.logs != running.logs),
+            ("scrape_configs", self.scrape_configs != running.scrape_configs),
+            ("storage", self.storage != running.storage),
+            ("listen", addresses(self) != addresses(running)),
+            ("auth", self.auth != running.auth),
+            ("tls", self.tls != running.tls),
+            ("external_url", self.external_url != running.external_url),
+        ];
+        changes.into_iter().filter(|(_, is_changed)| *is_changed).map(|(key, _)| key).collect()
+    }
+
     /// The parts that are Alertmanager's.
     pub fn alerting(&self) -> AlertingConfig {
         AlertingConfig {
@@ -65,7 +82,7 @@ impl Config {
 }
 
 /// What is kept, where and how long.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct StorageConfig {
     pub path: PathBuf,
@@ -80,7 +97,7 @@ impl Default for StorageConfig {
 }
 
 /// Bounds of one store; absent ones take the store's default.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Retention {
     #[serde(deserialize_with = "deserialize_optional_duration")]
@@ -90,7 +107,7 @@ pub struct Retention {
 }
 
 /// A value or a list of them.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(untagged)]
 pub enum OneOrMany {
     One(String),
@@ -115,7 +132,7 @@ pub enum AuthMode {
 }
 
 /// Certificate of the server, PEM; read again when the files change.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TlsConfig {
     pub cert_file: PathBuf,
@@ -199,6 +216,14 @@ fn cross_check(file: &str, root: &Node, config: &Config) -> Vec<Problem> {
             problem(&["clusters"], Some(index), format!("the cluster name {name:?} stands twice"));
         }
     }
+    let dcs =
+        config.clusters.iter().enumerate().filter_map(|(at, cluster)| Some(("clusters", at, cluster.dcs.clone()?)));
+    let searched = config.discover.iter().enumerate().map(|(at, discover)| ("discover", at, discover.dcs()));
+    for (key, index, dcs) in dcs.chain(searched) {
+        if let Some(message) = dcs.problem() {
+            problem(&[key], Some(index), message.to_owned());
+        }
+    }
     for address in config.listen.iter().flat_map(OneOrMany::to_vec) {
         if address.rsplit_once(':').is_none_or(|(_, port)| port.parse::<u16>().is_err()) {
             problem(&["listen"], None, format!("{address:?} is not an address like 127.0.0.1:7432"));
@@ -233,6 +258,40 @@ mod tests {
         assert!(found[0].starts_with("daraji.yml:1:1: unknown key \"clutsers\""), "{}", found[0]);
         assert!(found[1].starts_with("daraji.yml:4:15: "), "{}", found[1]);
         assert!(found[2].starts_with("daraji.yml:6:21: "), "{}", found[2]);
+    }
+
+    #[test]
+    fn changes_that_need_a_restart_are_named() {
+        let old =
+            "listen: 127.0.0.1:1\nstorage: {path: a}\nrule_files: [r.yml]\nclusters: [{patroni: [http://a:8008]}]\n";
+        for (new, keys) in [
+            (old.to_owned(), vec![]),
+            (format!("# moved\n{}", old.replace("r.yml", "s.yml")), vec![]),
+            (old.replace("a:8008", "b:8008"), vec!["clusters"]),
+            (old.replace("127.0.0.1:1", "[127.0.0.1:1]"), vec![]),
+            (old.replace("127.0.0.1:1", "127.0.0.1:2").replace("path: a", "path: b"), vec!["storage", "listen"]),
+            (
+                format!("{old}auth: none\nexternal_url: http://x\nlogs: [{{source: patroni, path: /p}}]\n"),
+                vec!["logs", "auth", "external_url"],
+            ),
+            (
+                format!("{old}tls: {{cert_file: c, key_file: k}}\nscrape_configs: [{{job_name: j}}]\n"),
+                vec!["scrape_configs", "tls"],
+            ),
+            (format!("{old}discover: [{{etcd: [http://e:2379]}}]\n"), vec!["discover"]),
+        ] {
+            let (old, new) = (parse("f", old).unwrap(), parse("f", &new).unwrap());
+            assert_eq!(new.needs_restart(&old), keys, "{new:?}");
+        }
+    }
+
+    #[test]
+    fn half_a_login_is_a_problem() {
+        let text = "clusters:\n  - {name: a, dcs: {etcd: [http://e:2379], username: u}}\ndiscover:\n  - {etcd: [http://e:2379], cert_file: c}\n";
+        let found = problems(text);
+        assert_eq!(found.len(), 2, "{found:#?}");
+        assert!(found[0].starts_with("daraji.yml:2:5: 'username' and 'password_file'"), "{}", found[0]);
+        assert!(found[1].starts_with("daraji.yml:4:5: 'cert_file' and 'key_file'"), "{}", found[1]);
     }
 
     #[test]

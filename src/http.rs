@@ -15,6 +15,7 @@ pub mod rules_api;
 mod ui;
 pub mod v1;
 
+use std::fmt;
 use std::sync::Arc;
 
 use axum::Router;
@@ -22,7 +23,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::middleware::from_fn_with_state;
 use axum::routing::{get, post};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, oneshot, watch};
 use tower_http::compression::CompressionLayer;
 
 use crate::collect::Targets;
@@ -52,7 +53,7 @@ pub struct Parts {
     pub targets: Targets,
     pub belief: watch::Receiver<v1::Belief>,
     pub tokens: TokenCheck,
-    pub reload: watch::Sender<()>,
+    pub reload: ReloadRequests,
 }
 
 /// Bytes of a request body, unless a route takes more.
@@ -77,7 +78,8 @@ pub fn router(parts: Parts) -> Router {
         revision: option_env!("DARAJI_REVISION").unwrap_or(""),
     };
     let rules = rules_api::router(Arc::clone(&parts.alerting));
-    let prometheus = prometheus_api::PrometheusState::new(parts.metrics, Engine::default(), parts.clock.clone());
+    let prometheus = prometheus_api::PrometheusState::new(parts.metrics, Engine::default(), parts.clock.clone())
+        .with_targets(parts.targets.clone());
     let writer = parts.intake.clone();
     let take: loki_api::PushSink = Arc::new(move |records| {
         let writer = writer.clone();
@@ -113,8 +115,41 @@ async fn metrics(State(telemetry): State<Telemetry>) -> ([(axum::http::HeaderNam
     ([(axum::http::header::CONTENT_TYPE, kind)], telemetry.encode())
 }
 
-/// Takes effect when everything in the configuration is right; what is wrong stands in the log.
-async fn reload_configuration(State(reload): State<watch::Sender<()>>) -> StatusCode {
-    reload.send_replace(());
-    StatusCode::ACCEPTED
+/// How reading the configuration again went.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ReloadReport {
+    /// All problems, a line each. Nothing is changed when there is one.
+    pub problems: Vec<String>,
+    /// Keys that changed since the start and need a restart.
+    pub needs_restart: Vec<&'static str>,
+}
+
+/// Leads to whoever reads the configuration; each request wants an answer.
+pub type ReloadRequests = mpsc::Sender<oneshot::Sender<ReloadReport>>;
+
+/// Takes effect when everything in the configuration is right; the answer says what is wrong, or what needs more.
+async fn reload_configuration(State(reload): State<ReloadRequests>) -> (StatusCode, String) {
+    let (answer, report) = oneshot::channel();
+    // Where nobody takes the request, it is dropped and the report fails.
+    drop(reload.send(answer).await);
+    match report.await {
+        Ok(report) if report.problems.is_empty() => (StatusCode::OK, format!("{report}\n")),
+        // As in Prometheus, so that those who trigger its reload see the failure.
+        Ok(report) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{report}\n")),
+        Err(_) => (StatusCode::SERVICE_UNAVAILABLE, "the server is stopping\n".to_owned()),
+    }
+}
+
+impl fmt::Display for ReloadReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.problems.is_empty() {
+            writeln!(f, "the configuration has problems; the old one stays in force")?;
+            return f.write_str(&self.problems.join("\n"));
+        }
+        f.write_str("rules, routes and receivers are read again")?;
+        if !self.needs_restart.is_empty() {
+            write!(f, "; restart the server for the changes of {}", self.needs_restart.join(", "))?;
+        }
+        Ok(())
+    }
 }

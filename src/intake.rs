@@ -76,7 +76,7 @@ impl Intake {
 
     /// Writes a batch of an agent's spool; `origin` numbers it, so that it counts once however often it comes.
     pub async fn accept_from(&self, origin: Option<Origin>, batch: Batch) -> Result<(), IntakeError> {
-        let Batch { samples, logs, observations } = batch;
+        let Batch { samples, logs, observations, families } = batch;
         if !observations.is_empty() {
             self.counters.observations.inc_by(observations.len() as u64);
             self.observations.send(observations).await.map_err(|_| IntakeError::Stopping)?;
@@ -84,6 +84,7 @@ impl Intake {
         let (metrics, store) = (Arc::clone(&self.metrics), Arc::clone(&self.logs));
         let counters = self.counters.clone();
         let written = blocking(move || {
+            metrics.set_metadata(&families);
             // Samples first: they may be written twice without harm, records may not.
             if !samples.is_empty() {
                 metrics.append(&samples).map_err(IntakeError::Samples)?;

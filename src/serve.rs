@@ -1,14 +1,15 @@
 //! The server: builds every part, starts them in order, and stops them in reverse.
 //!
-//! Stop order: listeners refuse, collectors end, what they found is written, the judge ends, the outbox rests, the
+//! Addresses are bound before anything acts, and answered when all parts stand: a second server on a taken port asks and
+//! sends nothing. Stop order: listeners refuse, collectors end, what they found is written, the judge ends, the outbox rests, the
 //! stores are synced. A second signal ends the process at once.
 
 mod alerting;
 mod judging;
+mod known;
 mod local_logs;
 mod plan;
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -16,16 +17,17 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{error, info, warn};
 
+use crate::collect::known::KnownClusters;
 use crate::collect::{self, CollectConfig, CollectHandle, Sink, Targets};
+use crate::config::Config;
 use crate::http::auth::TokenCheck;
-use crate::http::listen::Listener;
-use crate::http::{self, Parts};
+use crate::http::listen::{ListenError, Listener, TlsFiles};
+use crate::http::{self, Parts, ReloadReport};
 use crate::intake::Intake;
 use crate::model::Batch;
-use crate::model::observation::MemberAddress;
 use crate::notify::Alerting;
 use crate::notify::pipeline::AlertingOptions;
 use crate::platform::clock::Clock;
@@ -42,6 +44,8 @@ use plan::Plan;
 const BATCHES_MAX: usize = 256;
 /// Groups of observations that collectors may be ahead of the judge.
 const OBSERVATIONS_MAX: usize = 256;
+/// Requests to read the configuration again that may wait.
+const RELOADS_MAX: usize = 4;
 /// How long each part gets to end.
 const GRACE: Duration = Duration::from_secs(5);
 const AGENTS_EVERY: Duration = Duration::from_secs(10);
@@ -88,8 +92,9 @@ pub async fn main(args: ServeArgs, clock: Clock) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::from(2));
         }
     };
-    let server = Server::start(plan, args, clock).await?;
-    server.run_until_signal().await;
+    let (reload, mut reloads) = mpsc::channel(RELOADS_MAX);
+    let server = Server::start(plan, args, reload, clock).await?;
+    server.run_until_signal(&mut reloads).await;
     server.stop().await;
     Ok(ExitCode::SUCCESS)
 }
@@ -183,7 +188,9 @@ struct Server {
     args: ServeArgs,
     stores: Stores,
     alerting: Arc<Alerting>,
-    reload: watch::Sender<()>,
+    /// As it was at the start: what runs of it runs until the end.
+    running: Config,
+    reload: http::ReloadRequests,
     listeners: TaskGroup,
     collectors: TaskGroup,
     writers: TaskGroup,
@@ -192,7 +199,9 @@ struct Server {
 }
 
 impl Server {
-    async fn start(plan: Plan, args: ServeArgs, clock: Clock) -> anyhow::Result<Self> {
+    async fn start(plan: Plan, args: ServeArgs, reload: http::ReloadRequests, clock: Clock) -> anyhow::Result<Self> {
+        // First of all: whoever cannot be reached must not act either.
+        let addresses = bind(&plan).await?;
         let opening = (plan.clone(), clock.clone());
         let stores = blocking(move || Stores::open(&opening.0, &opening.1)).await?;
         let telemetry = Telemetry::default();
@@ -211,7 +220,8 @@ impl Server {
             args,
             stores,
             alerting,
-            reload: watch::Sender::new(()),
+            running: plan.config.clone(),
+            reload,
             listeners: TaskGroup::new("listeners"),
             collectors: TaskGroup::new("collectors"),
             writers: TaskGroup::new("writers"),
@@ -219,8 +229,9 @@ impl Server {
             keepers: TaskGroup::new("keepers"),
         };
         server.stores.keep(&server.keepers, clock.clone());
-        let known = judging::known_members(&server.stores.state)?;
+        let known = known::load(&server.stores.state, &plan)?;
         let collection = server.start_collecting(&plan, &intake, known, clock.clone());
+        known::keep(collection.known.clone(), Arc::clone(&server.stores.state), &server.keepers);
         let judging = judging::start(
             judging::Wiring {
                 intake: intake.clone(),
@@ -235,17 +246,11 @@ impl Server {
         alerting::start(&server.stores, &server.alerting, &judging, &server.brains, clock.clone());
         local_logs::start(&plan, &intake, &server.stores.logs, &server.collectors, clock.clone()).await?;
         let wired = Wired { clock, telemetry, intake, targets: collection.targets, belief: judging.belief };
-        server.start_listening(&plan, wired).await?;
+        server.start_listening(addresses, plan.tls().as_ref(), wired);
         Ok(server)
     }
 
-    fn start_collecting(
-        &mut self,
-        plan: &Plan,
-        intake: &Intake,
-        known: BTreeMap<String, Vec<MemberAddress>>,
-        clock: Clock,
-    ) -> CollectHandle {
+    fn start_collecting(&mut self, plan: &Plan, intake: &Intake, known: KnownClusters, clock: Clock) -> CollectHandle {
         let (sink, mut batches) = Sink::channel(BATCHES_MAX);
         let intake = intake.clone();
         self.writers.spawn("intake", async move {
@@ -291,7 +296,7 @@ impl Server {
         });
     }
 
-    async fn start_listening(&mut self, plan: &Plan, wired: Wired) -> anyhow::Result<()> {
+    fn start_listening(&mut self, addresses: Vec<Listener>, tls: Option<&TlsFiles>, wired: Wired) {
         let state = Arc::clone(&self.stores.state);
         let tokens = TokenCheck::new(move |secret| match state.verify_token(secret) {
             Ok(token) => token.map(|token| token.role),
@@ -314,20 +319,15 @@ impl Server {
             tokens,
             reload: self.reload.clone(),
         });
-        for address in plan.listen() {
-            let tls = plan.tls();
-            let open = plan.is_open(&address);
-            let listener = Listener::bind(&address, open, tls.as_ref()).await?;
-            info!(url = %listener.url(), token_needed = !open, "listening");
-            listener.serve(router.clone(), &self.listeners, tls);
+        for listener in addresses {
+            info!(url = %listener.url(), token_needed = !listener.is_open(), "listening");
+            listener.serve(router.clone(), &self.listeners, tls.cloned());
         }
-        Ok(())
     }
 
     /// Waits for a signal to end; SIGHUP and `POST /-/reload` read the configuration again.
-    async fn run_until_signal(&self) {
+    async fn run_until_signal(&self, reloads: &mut mpsc::Receiver<oneshot::Sender<ReloadReport>>) {
         use tokio::signal::unix::{SignalKind, signal};
-        let mut reloads = self.reload.subscribe();
         let (Ok(mut terminate), Ok(mut hangup)) = (signal(SignalKind::terminate()), signal(SignalKind::hangup()))
         else {
             error!("signals cannot be received; stop the server by SIGKILL");
@@ -340,32 +340,41 @@ impl Server {
             tokio::select! {
                 _ = tokio::signal::ctrl_c() => return,
                 _ = terminate.recv() => return,
-                _ = hangup.recv() => self.read_configuration_again(),
-                Ok(()) = reloads.changed() => self.read_configuration_again(),
+                _ = hangup.recv() => drop(self.read_configuration_again()),
+                // Whoever asked may be gone.
+                Some(answer) = reloads.recv() => drop(answer.send(self.read_configuration_again())),
                 () = brains.cancelled() => return error!("the judge died, stopping"),
                 () = writers.cancelled() => return error!("the writer died, stopping"),
             }
         }
     }
 
-    /// Takes rules, routes and receivers of the changed file, or nothing.
-    fn read_configuration_again(&self) {
-        let plan = match Plan::load(&self.args) {
-            Ok(plan) => plan,
-            Err(problems) => {
-                for problem in problems {
-                    error!("{problem}");
-                }
-                return error!("the configuration has problems; the old one stays in force");
-            }
-        };
-        match plan.compile_alerting() {
-            Ok(compiled) => {
+    /// Takes rules, routes and receivers of the changed file, or nothing; says what else has changed.
+    fn read_configuration_again(&self) -> ReloadReport {
+        let read = Plan::load(&self.args).and_then(|plan| match plan.compile_alerting() {
+            Ok(compiled) => Ok((plan, compiled)),
+            Err(error) => Err(vec![error.to_string()]),
+        });
+        let report = match read {
+            Ok((plan, compiled)) => {
+                let needs_restart = plan.config.needs_restart(&self.running);
                 self.alerting.reload(plan.rules, compiled);
-                info!("rules, routes and receivers are read again; other changes need a restart");
+                ReloadReport { needs_restart, ..ReloadReport::default() }
             }
-            Err(error) => error!("{error}"),
+            Err(problems) => ReloadReport { problems, ..ReloadReport::default() },
+        };
+        if report.problems.is_empty() && report.needs_restart.is_empty() {
+            info!("{report}");
+        } else if report.problems.is_empty() {
+            warn!("{report}");
         }
+        for problem in &report.problems {
+            error!("{problem}");
+        }
+        if !report.problems.is_empty() {
+            error!("the configuration has problems; the old one stays in force");
+        }
+        report
     }
 
     async fn stop(self) {
@@ -385,8 +394,19 @@ impl Server {
     }
 }
 
+/// Takes all addresses of the configuration, or none.
+async fn bind(plan: &Plan) -> Result<Vec<Listener>, ListenError> {
+    let tls = plan.tls();
+    let mut bound = Vec::new();
+    for address in plan.listen() {
+        bound.push(Listener::bind(&address, plan.is_open(&address), tls.as_ref()).await?);
+    }
+    Ok(bound)
+}
+
 fn merge(batch: &mut Batch, more: Batch) {
     batch.samples.extend(more.samples);
     batch.logs.extend(more.logs);
     batch.observations.extend(more.observations);
+    batch.families.extend(more.families);
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
 
-use crate::model::observation::MemberAddress;
+use crate::collect::known::KnownClusters;
 use crate::platform::units::deserialize_duration;
 
 /// Everything the collectors of a server or an agent are told.
@@ -18,8 +18,8 @@ pub struct CollectConfig {
     pub clusters: Vec<ClusterConfig>,
     pub discover: Vec<DiscoverConfig>,
     pub scrape_configs: Vec<ScrapeConfig>,
-    /// Members that were known before a restart, by cluster: also those that no Patroni names any more.
-    pub known: BTreeMap<String, Vec<MemberAddress>>,
+    /// What was known before a restart: also members that no Patroni names any more.
+    pub known: KnownClusters,
 }
 
 /// One Patroni cluster: an entry of `clusters:`.
@@ -75,9 +75,19 @@ pub struct DcsConfig {
     pub etcd: Vec<HttpUrl>,
     #[serde(default = "default_namespace")]
     pub namespace: String,
+    /// User of an etcd with authentication; it needs to read below the namespace only.
+    #[serde(default)]
+    pub username: Option<String>,
+    #[serde(default)]
+    pub password_file: Option<PathBuf>,
     /// Certificates to trust; the system's when left out.
     #[serde(default)]
     pub ca_file: Option<PathBuf>,
+    /// Certificate that proves us to the etcd, with its key.
+    #[serde(default)]
+    pub cert_file: Option<PathBuf>,
+    #[serde(default)]
+    pub key_file: Option<PathBuf>,
 }
 
 /// An entry of `discover:`: every scope found below the namespace becomes a cluster.
@@ -87,16 +97,46 @@ pub struct DiscoverConfig {
     pub etcd: Vec<HttpUrl>,
     #[serde(default = "default_namespace")]
     pub namespace: String,
+    /// User of an etcd with authentication; it needs to read below the namespace only.
+    #[serde(default)]
+    pub username: Option<String>,
+    #[serde(default)]
+    pub password_file: Option<PathBuf>,
+    /// Certificates to trust; the system's when left out.
     #[serde(default)]
     pub ca_file: Option<PathBuf>,
+    /// Certificate that proves us to the etcd, with its key.
+    #[serde(default)]
+    pub cert_file: Option<PathBuf>,
+    #[serde(default)]
+    pub key_file: Option<PathBuf>,
     #[serde(default)]
     pub postgres: PostgresConfig,
+}
+
+impl DcsConfig {
+    /// What one key says without the other that it needs.
+    pub fn problem(&self) -> Option<&'static str> {
+        if self.username.is_some() != self.password_file.is_some() {
+            return Some("'username' and 'password_file' of an etcd belong together");
+        }
+        (self.cert_file.is_some() != self.key_file.is_some())
+            .then_some("'cert_file' and 'key_file' of an etcd belong together")
+    }
 }
 
 impl DiscoverConfig {
     /// The DCS that is searched.
     pub fn dcs(&self) -> DcsConfig {
-        DcsConfig { etcd: self.etcd.clone(), namespace: self.namespace.clone(), ca_file: self.ca_file.clone() }
+        DcsConfig {
+            etcd: self.etcd.clone(),
+            namespace: self.namespace.clone(),
+            username: self.username.clone(),
+            password_file: self.password_file.clone(),
+            ca_file: self.ca_file.clone(),
+            cert_file: self.cert_file.clone(),
+            key_file: self.key_file.clone(),
+        }
     }
 }
 

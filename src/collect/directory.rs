@@ -150,6 +150,13 @@ impl Directory {
 }
 
 impl Inner {
+    /// Makes room where members come under ever new names. Whether there is room now.
+    fn forget_longest_gone(&mut self) -> bool {
+        let gone = self.members.iter().filter(|(_, known)| !known.address.present);
+        let longest = gone.min_by_key(|(_, known)| known.named_at).map(|(name, _)| name.clone());
+        longest.is_some_and(|name| self.members.remove(&name).is_some())
+    }
+
     /// Whether that was news.
     fn name(&mut self, address: MemberAddress) -> bool {
         let now = Instant::now();
@@ -168,7 +175,7 @@ impl Inner {
             }
             return host_news || rest_news;
         }
-        if self.members.len() >= MEMBERS_MAX {
+        if self.members.len() >= MEMBERS_MAX && !self.forget_longest_gone() {
             return false;
         }
         self.members.insert(address.member.clone(), Known { address, named_at: now });
@@ -217,6 +224,24 @@ mod tests {
 
         tokio::time::advance(FORGET_AFTER).await;
         assert_eq!(present(&directory), names(&[("n1", true)]), "silence of all sources forgets nobody present");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn members_under_ever_new_names_are_bounded_and_hide_no_new_one() {
+        let directory = Directory::new("main");
+        for round in 0..MEMBERS_MAX {
+            directory.learn_from_view(&view(&["n1", &format!("pod-{round:04}")]));
+            tokio::time::advance(ABSENT_AFTER).await;
+            assert!(directory.members().len() <= MEMBERS_MAX);
+        }
+        let names: Vec<String> = directory.members().into_iter().map(|address| address.member).collect();
+        assert_eq!(names.len(), MEMBERS_MAX);
+        assert!(names.contains(&"n1".to_owned()) && names.contains(&"pod-0999".to_owned()));
+        assert!(!names.contains(&"pod-0000".to_owned()), "the longest gone one made room");
+        // A list that is no cluster of Patroni's is cut.
+        let many: Vec<String> = (0..2 * MEMBERS_MAX).map(|n| format!("m{n}")).collect();
+        directory.learn_from_view(&view(&many.iter().map(String::as_str).collect::<Vec<_>>()));
+        assert_eq!(directory.members().len(), MEMBERS_MAX);
     }
 
     #[tokio::test(start_paused = true)]

@@ -7,11 +7,12 @@ use tokio::time::Instant;
 
 use crate::collect::config::{ClusterConfig, DcsConfig, DiscoverConfig, HttpUrl};
 use crate::collect::etcd::EtcdClient;
+use crate::collect::known::{FoundIn, namespace_of};
 use crate::collect::patroni::parse::member_key;
 use crate::collect::poll::CollectError;
 use crate::collect::services::Services;
 use crate::collect::targets::TargetKey;
-use crate::collect::watcher::{self, Watched, record_since};
+use crate::collect::watcher::{self, Found, Watched, record_since};
 use crate::model::observation::{DcsKey, FailureKind};
 use crate::platform::error::chain;
 
@@ -31,6 +32,12 @@ struct Scope {
 }
 
 impl Scope {
+    /// Reads what [`Scope::path`] wrote.
+    fn parse(path: &str) -> Self {
+        let (scope, group) = path.split_once('/').map_or((path, None), |(scope, group)| (scope, Some(group)));
+        Self { scope: scope.to_owned(), group: group.map(str::to_owned) }
+    }
+
     fn path(&self) -> String {
         match &self.group {
             Some(group) => format!("{}/{group}", self.scope),
@@ -52,6 +59,17 @@ pub(crate) async fn run(config: DiscoverConfig, services: Services) {
         }
     };
     let mut known = BTreeSet::new();
+    // Those of before a restart: the DCS may be down, or empty after a loss, while their members live.
+    let namespace = namespace_of(&config);
+    for cluster in services.known.snapshot().values() {
+        let place = cluster.found_in.as_ref().filter(|place| place.namespace == namespace);
+        if let Some(scope) = place.map(|place| Scope::parse(&place.path))
+            && known.len() < SCOPES_MAX
+            && known.insert(scope.clone())
+        {
+            start(&config, &prefix, &scope, &services);
+        }
+    }
     loop {
         let started = Instant::now();
         let result = client.range(&prefix, true).await;
@@ -98,8 +116,9 @@ fn start(config: &DiscoverConfig, prefix: &str, scope: &Scope, services: &Servic
         dcs: Some(config.dcs()),
         ..ClusterConfig::default()
     };
-    let prefix = Some(format!("{prefix}{}/", scope.path()));
-    let watched = Watched { config: cluster, scope: Some(scope.scope.clone()), prefix };
+    let place = FoundIn { namespace: namespace_of(config), path: scope.path() };
+    let found = Found { scope: scope.scope.clone(), prefix: format!("{prefix}{}/", scope.path()), place };
+    let watched = Watched { config: cluster, found: Some(found) };
     services.group.spawn("cluster", watcher::run(watched, services.clone()));
 }
 
@@ -125,6 +144,7 @@ mod tests {
         let keys: Vec<DcsKey> = keys.map(|key| DcsKey { key: key.into(), ..DcsKey::default() }).into();
         let found: Vec<String> = scopes(&keys).iter().map(Scope::path).collect();
         assert_eq!(found, ["citus/0", "citus/1", "main"]);
+        assert_eq!(found.iter().map(|path| Scope::parse(path)).collect::<BTreeSet<_>>(), scopes(&keys));
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 pub(crate) mod health;
 pub(crate) mod keys;
+pub(crate) mod login;
 pub(crate) mod parse;
 pub(crate) mod pool;
 pub(crate) mod watch;
@@ -16,9 +17,11 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use crate::collect::config::{DcsConfig, HttpUrl};
+use crate::collect::etcd::login::Login;
 use crate::collect::poll::CollectError;
 use crate::model::observation::FailureKind;
 use crate::platform::http_client::{HttpAnswer, HttpClient, HttpError};
+use crate::platform::secret::Secret;
 
 /// One request; a member without quorum answers later than this or never.
 ///
@@ -29,10 +32,27 @@ pub(crate) const BODY_BYTES_MAX: usize = 8 << 20;
 /// Members of one etcd that are used; etcd itself recommends at most seven.
 const ENDPOINTS_MAX: usize = 15;
 
+/// What a member says about itself.
+#[derive(Debug)]
+pub(crate) enum MemberWord {
+    Status(Value),
+    /// The member list, from a member that tells its status to the role root only, as newer ones with authentication
+    /// do. Who leads is not in it.
+    List(Value),
+}
+
+impl MemberWord {
+    pub(crate) fn member_id(&self) -> Option<String> {
+        let (Self::Status(value) | Self::List(value)) = self;
+        value.get("header").and_then(|header| parse::text(header, "member_id"))
+    }
+}
+
 /// A client of one etcd, which asks its members in turn until one answers.
 #[derive(Debug)]
 pub(crate) struct EtcdClient {
     pub(crate) http: HttpClient,
+    login: Option<Login>,
     endpoints: Mutex<Vec<HttpUrl>>,
     /// The endpoint that answered last.
     preferred: AtomicUsize,
@@ -40,9 +60,11 @@ pub(crate) struct EtcdClient {
 
 impl EtcdClient {
     pub(crate) fn new(config: &DcsConfig) -> Result<Self, HttpError> {
-        let http = HttpClient::new(REQUEST_TIMEOUT, BODY_BYTES_MAX, config.ca_file.as_deref())?;
+        let identity = config.cert_file.as_deref().zip(config.key_file.as_deref());
+        let ca_file = config.ca_file.as_deref();
+        let http = HttpClient::with_identity(REQUEST_TIMEOUT, BODY_BYTES_MAX, ca_file, identity)?;
         let endpoints = Mutex::new(config.etcd.iter().take(ENDPOINTS_MAX).cloned().collect());
-        Ok(Self { http, endpoints, preferred: AtomicUsize::new(0) })
+        Ok(Self { http, login: Login::new(config), endpoints, preferred: AtomicUsize::new(0) })
     }
 
     /// Endpoints to try, the one that answered last first.
@@ -70,7 +92,7 @@ impl EtcdClient {
     pub(crate) async fn call(&self, path: &str, body: &Value) -> Result<Value, CollectError> {
         let mut last = CollectError::new(FailureKind::Other, "no etcd URL is configured");
         for (tried, endpoint) in self.endpoints().iter().enumerate() {
-            match call_one(&self.http, endpoint, path, body).await {
+            match self.call_at(endpoint, path, body).await {
                 Ok(answer) => {
                     self.preferred.fetch_add(tried, Ordering::Relaxed);
                     return Ok(answer);
@@ -81,6 +103,39 @@ impl EtcdClient {
             }
         }
         Err(last)
+    }
+
+    /// Posts to one endpoint, with a token where a login is configured.
+    pub(crate) async fn call_at(&self, endpoint: &HttpUrl, path: &str, body: &Value) -> Result<Value, CollectError> {
+        let Some(login) = &self.login else { return post(&self.http, endpoint, path, body, None).await };
+        let token = match login.token() {
+            Some(token) => token,
+            None => login.renew(&self.http, endpoint, None).await?,
+        };
+        match post(&self.http, endpoint, path, body, Some(&token)).await {
+            Err(error) if is_about_token(&error) => {
+                let token = login.renew(&self.http, endpoint, Some(&token)).await?;
+                post(&self.http, endpoint, path, body, Some(&token)).await
+            }
+            result => result,
+        }
+    }
+
+    /// Asks one member about itself.
+    pub(crate) async fn ask_member(&self, endpoint: &HttpUrl) -> Result<MemberWord, CollectError> {
+        match self.call_at(endpoint, "/v3/maintenance/status", &json!({})).await {
+            Ok(status) => Ok(MemberWord::Status(status)),
+            Err(error) if error.kind == FailureKind::Denied && self.login.is_some() => {
+                self.call_at(endpoint, "/v3/cluster/member/list", &json!({})).await.map(MemberWord::List)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Begins a request that answers without end; a token that an earlier call got goes with it.
+    pub(crate) fn stream(&self, url: &str, body: &Value) -> reqwest::RequestBuilder {
+        let token = self.login.as_ref().and_then(Login::token);
+        with_token(self.http.request(reqwest::Method::POST, url).json(body), token.as_ref())
     }
 
     /// All keys below a prefix, read through the quorum.
@@ -106,14 +161,31 @@ fn worse(a: CollectError, b: CollectError) -> CollectError {
 }
 
 /// Posts to one endpoint.
-pub(crate) async fn call_one(
+async fn post(
     http: &HttpClient,
     endpoint: &HttpUrl,
     path: &str,
     body: &Value,
+    token: Option<&Secret>,
 ) -> Result<Value, CollectError> {
-    let answer = http.post_json(&endpoint.join(path), body).await?;
+    let url = endpoint.join(path);
+    let request = with_token(http.request(reqwest::Method::POST, &url).json(body), token);
+    let answer = http.send(request, &url).await?;
     read_answer(endpoint, path, &answer)
+}
+
+fn with_token(request: reqwest::RequestBuilder, token: Option<&Secret>) -> reqwest::RequestBuilder {
+    match token.filter(|token| !token.expose().is_empty()) {
+        Some(token) => request.header("authorization", token.expose()),
+        None => request,
+    }
+}
+
+/// Whether another token may help: this one has expired, is unknown to a restarted etcd, or is older than its users.
+fn is_about_token(error: &CollectError) -> bool {
+    ["invalid auth token", "revision of auth store is old", "user name is empty"]
+        .iter()
+        .any(|text| error.error.contains(text))
 }
 
 fn read_answer(endpoint: &HttpUrl, path: &str, answer: &HttpAnswer) -> Result<Value, CollectError> {
@@ -133,9 +205,20 @@ fn read_answer(endpoint: &HttpUrl, path: &str, answer: &HttpAnswer) -> Result<Va
 pub(crate) fn refusal(endpoint: &HttpUrl, message: &str) -> CollectError {
     let error = format!("{endpoint} answered: {message}");
     let has = |words: &[&str]| words.iter().any(|word| message.contains(word));
-    if has(&["user name is empty", "permission denied", "invalid auth token", "authentication"]) {
-        return CollectError::new(FailureKind::Denied, error)
-            .with_hint("this etcd asks for a login, which is not supported yet: allow reads for the guest role");
+    let denied = |hint: &str| CollectError::new(FailureKind::Denied, error.clone()).with_hint(hint);
+    if has(&["authentication failed"]) {
+        return denied("check username and what stands in password_file, beside etcd: in the configuration");
+    }
+    if has(&["user name is empty"]) {
+        return denied("this etcd asks for a login: add username: and password_file: beside etcd:");
+    }
+    if has(&["permission denied", "authentication"]) {
+        return denied(
+            "let the user read the namespace: etcdctl role grant-permission ROLE read --prefix=true /service/",
+        );
+    }
+    if has(&["invalid auth token", "revision of auth store"]) {
+        return CollectError::new(FailureKind::Rejecting, error);
     }
     if has(&["timed out", "deadline"]) {
         return CollectError::new(FailureKind::Timeout, error);

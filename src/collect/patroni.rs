@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use crate::collect::config::HttpUrl;
 use crate::collect::directory::Directory;
-use crate::collect::exposition;
+use crate::collect::exposition::{self, Page};
 use crate::collect::poll::{CollectError, Collector, Found, Said};
 use crate::model::observation::{Claim, FailureKind};
 use crate::model::{Labels, Sample, Timestamp};
@@ -92,13 +92,13 @@ impl PatroniCollector {
     }
 
     /// `/metrics` under Patroni's own names and labels, plus ours.
-    async fn metrics(&self, at: Timestamp) -> Result<Vec<Sample>, CollectError> {
+    async fn metrics(&self, at: Timestamp) -> Result<Page, CollectError> {
         let answer = self.http.get(&self.url.join("/metrics")).await?;
         if answer.status != 200 {
             let error = format!("{}/metrics answered HTTP {}", self.url, answer.status);
             return Err(CollectError::new(FailureKind::Other, error));
         }
-        exposition::samples(&answer, &self.labels, at)
+        exposition::read(&answer, &self.labels, at)
     }
 
     /// Dynamic configuration and the history's length as samples.
@@ -135,7 +135,7 @@ impl Collector for PatroniCollector {
         }
         if due(&mut self.metrics_at, METRICS_EVERY) {
             match self.metrics(at).await {
-                Ok(samples) => found.sections.push(("metrics", samples)),
+                Ok(page) => found.take_page("metrics", page),
                 Err(error) => found.problem = Some(error),
             }
         }

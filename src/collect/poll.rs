@@ -15,11 +15,12 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
+use crate::collect::exposition::Page;
 use crate::collect::sink::{Sink, SinkClosed};
-use crate::collect::targets::{Attempt, Change, TargetKey, Targets};
+use crate::collect::targets::{Attempt, Change, Schedule, TargetKey, Targets};
 use crate::model::observation::{Claim, Failure, FailureKind, Source};
 use crate::model::sample::STALE_NAN;
-use crate::model::{Batch, Labels, Observation, Sample, Timestamp};
+use crate::model::{Batch, Families, Labels, Observation, Sample, Timestamp};
 use crate::platform::clock::Clock;
 use crate::platform::error::chain;
 use crate::platform::http_client::HttpError;
@@ -72,8 +73,18 @@ pub(crate) struct Found {
     pub(crate) claims: Vec<Said>,
     /// Samples by section. Series that a section had before and has no more get a stale marker.
     pub(crate) sections: Vec<(&'static str, Vec<Sample>)>,
+    /// What the target says about its metric families.
+    pub(crate) families: Families,
     /// The target answers, but something is missing.
     pub(crate) problem: Option<CollectError>,
+}
+
+impl Found {
+    /// Takes in a metrics page as a section.
+    pub(crate) fn take_page(&mut self, section: &'static str, page: Page) {
+        self.sections.push((section, page.samples));
+        self.families.extend(page.families);
+    }
 }
 
 /// A claim and when it was true, where that is known closer than by the attempt as a whole.
@@ -137,7 +148,8 @@ pub(crate) fn target_labels(cluster: &str, member: &str, instance: &str, job: &s
 
 /// Asks until the reader of the sink is gone. Meant to be dropped to stop it.
 pub(crate) async fn poll<C: Collector>(mut spec: PollSpec, mut collector: C, context: Context) {
-    context.targets.expect(&spec.target, spec.interval);
+    let PollSpec { interval, deadline, labels, .. } = spec.clone();
+    context.targets.expect(&spec.target, Schedule { interval, deadline, labels });
     let start = Instant::now() + first_wait(&spec.target, spec.interval);
     let mut state = PollState::default();
     let mut next = start;
@@ -224,6 +236,7 @@ impl PollState {
                 for (section, samples) in found.sections {
                     self.replace(section, samples, times.sent, &mut batch.samples);
                 }
+                batch.families = found.families;
                 (found.claims, found.problem, true)
             }
             Err(error) => {

@@ -4,11 +4,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::collect::config::{Scheme, ScrapeConfig};
-use crate::collect::exposition;
+use crate::collect::exposition::{self, Page};
 use crate::collect::poll::{CollectError, Collector, Context, Found, PollSpec, poll};
 use crate::collect::targets::TargetKey;
 use crate::model::observation::FailureKind;
-use crate::model::{Labels, Sample, Timestamp};
+use crate::model::{Labels, Timestamp};
 use crate::platform::error::chain;
 use crate::platform::http_client::{HttpClient, HttpError};
 use crate::platform::secret::Secret;
@@ -41,7 +41,7 @@ impl ScrapeCollector {
         Self { http, url, login: Login::None, labels }
     }
 
-    async fn page(&self, at: Timestamp) -> Result<Vec<Sample>, CollectError> {
+    async fn page(&self, at: Timestamp) -> Result<Page, CollectError> {
         let mut request = self.http.request(reqwest::Method::GET, &self.url).header("accept", ACCEPT);
         match &self.login {
             Login::None => {}
@@ -56,7 +56,7 @@ impl ScrapeCollector {
         }
         let answer = self.http.send(request, &self.url).await?;
         match answer.status {
-            200 => exposition::samples(&answer, &self.labels, at),
+            200 => exposition::read(&answer, &self.labels, at),
             401 | 403 => {
                 Err(CollectError::new(FailureKind::Denied, format!("{} answered HTTP {}", self.url, answer.status))
                     .with_hint("check basic_auth or authorization of this scrape job"))
@@ -67,7 +67,7 @@ impl ScrapeCollector {
     }
 }
 
-fn read_secret(path: &std::path::Path) -> Result<Secret, CollectError> {
+pub(crate) fn read_secret(path: &std::path::Path) -> Result<Secret, CollectError> {
     Secret::read_file(path).map_err(|error| {
         CollectError::new(FailureKind::Denied, chain(&error))
             .with_hint("the file must be readable by the user that daraji runs as")
@@ -76,8 +76,9 @@ fn read_secret(path: &std::path::Path) -> Result<Secret, CollectError> {
 
 impl Collector for ScrapeCollector {
     async fn collect(&mut self, at: Timestamp) -> Result<Found, CollectError> {
-        let samples = self.page(at).await?;
-        Ok(Found { sections: vec![("page", samples)], ..Found::default() })
+        let mut found = Found::default();
+        found.take_page("page", self.page(at).await?);
+        Ok(found)
     }
 }
 

@@ -8,8 +8,8 @@ use tokio::sync::watch;
 
 use crate::collect::config::{DcsConfig, HttpUrl};
 use crate::collect::etcd::pool::EtcdPool;
+use crate::collect::known::Known;
 use crate::collect::poll::Context;
-use crate::model::observation::MemberAddress;
 use crate::platform::tasks::TaskGroup;
 
 /// Shared by all clusters. Cheap to clone.
@@ -20,8 +20,7 @@ pub(crate) struct Services {
     pub(crate) fast: FastProbe,
     pub(crate) names: Names,
     pub(crate) etcds: EtcdPool,
-    /// Members known before a restart, by cluster.
-    pub(crate) known: Arc<BTreeMap<String, Vec<MemberAddress>>>,
+    pub(crate) known: Known,
     /// How many configured clusters use each etcd.
     pub(crate) etcd_users: Arc<BTreeMap<Vec<HttpUrl>, usize>>,
 }

@@ -9,7 +9,8 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use serde::Serialize;
 
-use crate::model::Timestamp;
+use crate::collect::poll::target_labels;
+use crate::model::{Labels, Timestamp};
 use crate::platform::http_client::redact;
 use crate::wire;
 
@@ -53,6 +54,12 @@ pub struct TargetStatus {
     /// What to do about it.
     pub error_hint: Option<String>,
     pub interval_seconds: f64,
+    /// After this time an attempt has failed.
+    #[serde(skip)]
+    pub deadline_seconds: f64,
+    /// Labels of its `up` series.
+    #[serde(skip)]
+    pub labels: Labels,
     /// Filled in for agents by whoever knows them.
     pub agent: Option<AgentStatus>,
 }
@@ -62,6 +69,14 @@ pub struct TargetStatus {
 pub struct AgentStatus {
     pub version: String,
     pub spool_bytes: u64,
+}
+
+/// How a target is asked, and the labels of its `up` series.
+#[derive(Clone, Debug)]
+pub(crate) struct Schedule {
+    pub(crate) interval: Duration,
+    pub(crate) deadline: Duration,
+    pub(crate) labels: Labels,
 }
 
 /// How one attempt ended.
@@ -85,7 +100,7 @@ impl Targets {
     }
 
     /// Lists a target before it was asked.
-    pub(crate) fn expect(&self, key: &TargetKey, interval: Duration) {
+    pub(crate) fn expect(&self, key: &TargetKey, schedule: Schedule) {
         let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
         let status = TargetStatus {
             cluster: some(&key.cluster),
@@ -98,10 +113,12 @@ impl Targets {
             duration_ms: None,
             error: None,
             error_hint: None,
-            interval_seconds: interval.as_secs_f64(),
+            interval_seconds: schedule.interval.as_secs_f64(),
+            deadline_seconds: schedule.deadline.as_secs_f64(),
+            labels: schedule.labels,
             agent: None,
         };
-        self.0.lock().entry(key.clone()).or_insert(status).interval_seconds = interval.as_secs_f64();
+        self.0.lock().entry(key.clone()).or_insert(status);
     }
 
     /// Notes an attempt. Returns what is worth a line in the log: a change of state or of the error's kind.
@@ -128,7 +145,8 @@ impl Targets {
     /// Notes that an agent pushed. Agents are found, not configured: the first push lists one.
     pub fn heard_agent(&self, push: &wire::agent::Push, address: &str, now: Timestamp) -> TargetKey {
         let key = TargetKey::new(&push.cluster, &push.member, AGENT, address);
-        self.expect(&key, AGENT_SILENT_AFTER / 3);
+        let labels = target_labels(&push.cluster, &push.member, address, AGENT);
+        self.expect(&key, Schedule { interval: AGENT_SILENT_AFTER / 3, deadline: AGENT_SILENT_AFTER, labels });
         if let Some(target) = self.0.lock().get_mut(&key) {
             target.up = Some(true);
             target.last_ok_at = Some(now);
@@ -194,7 +212,8 @@ mod tests {
     fn only_changes_are_worth_a_line() {
         let targets = Targets::default();
         let key = TargetKey::new("main", "n1", "sql", "postgres://daraji:secret@10.0.0.1:5432");
-        targets.expect(&key, Duration::from_secs(2));
+        let (interval, deadline) = (Duration::from_secs(2), Duration::from_secs(1));
+        targets.expect(&key, Schedule { interval, deadline, labels: Labels::default() });
         assert_eq!(targets.snapshot()[0].up, None);
         for (up, error, change) in [
             (false, Some("refused"), Some(Change::Down)),

@@ -12,6 +12,7 @@ use crate::collect::directory::Directory;
 use crate::collect::discovery::scope_of;
 use crate::collect::etcd::keys::{self, KeysCollector};
 use crate::collect::etcd::watch::{KeySpace, watch};
+use crate::collect::known::{FoundIn, KnownCluster, known_as};
 use crate::collect::patroni::{self, PatroniCollector, Place};
 use crate::collect::pgbouncer::{self, Dsn, PgBouncerCollector};
 use crate::collect::poll::{Audience, CollectError, Collector, PollSpec, poll, target_labels};
@@ -20,7 +21,7 @@ use crate::collect::postgres::session::Address;
 use crate::collect::postgres::statistics::{self, StatisticsCollector};
 use crate::collect::scrape::{self, ScrapeCollector};
 use crate::collect::services::Services;
-use crate::collect::targets::{Attempt, Change, TargetKey};
+use crate::collect::targets::{Attempt, Change, Schedule, TargetKey};
 use crate::model::observation::{Claim, FailureKind, MemberAddress, Source};
 use crate::model::{Batch, Observation};
 use crate::platform::error::chain;
@@ -40,10 +41,17 @@ const STOP_GRACE: Duration = Duration::from_secs(5);
 #[derive(Clone, Debug)]
 pub(crate) struct Watched {
     pub(crate) config: ClusterConfig,
-    /// Known where the DCS was searched.
-    pub(crate) scope: Option<String>,
-    /// Key prefix in the DCS where it is not `/namespace/scope/`.
-    pub(crate) prefix: Option<String>,
+    /// Where the DCS was searched.
+    pub(crate) found: Option<Found>,
+}
+
+/// A cluster that was found in a DCS.
+#[derive(Clone, Debug)]
+pub(crate) struct Found {
+    pub(crate) scope: String,
+    /// Key prefix: not always `/namespace/scope/`.
+    pub(crate) prefix: String,
+    pub(crate) place: FoundIn,
 }
 
 /// Watches a cluster until its group stops.
@@ -68,7 +76,9 @@ pub(crate) async fn run(watched: Watched, services: Services) {
             .with_hint("give one of them a name: of its own");
         return record(&services, &name, "discovery", directory.scope(), Err(error));
     }
-    directory.remember(services.known.get(&name).map_or(&[][..], Vec::as_slice));
+    if let Some(known) = services.known.snapshot().get(&name).filter(|known| known.scope == directory.scope()) {
+        directory.remember(&known.members);
+    }
     info!(cluster = name, scope = directory.scope(), "watching cluster");
     let cluster = Cluster {
         name,
@@ -78,8 +88,9 @@ pub(crate) async fn run(watched: Watched, services: Services) {
         services,
         config: watched.config,
         members: BTreeMap::new(),
+        found_in: watched.found.as_ref().map(|found| found.place.clone()),
     };
-    cluster.run(watched.prefix).await;
+    cluster.run(watched.found.map(|found| found.prefix)).await;
 }
 
 fn rest_client(tls: &TlsConfig) -> Result<HttpClient, HttpError> {
@@ -89,10 +100,11 @@ fn rest_client(tls: &TlsConfig) -> Result<HttpClient, HttpError> {
     HttpClient::new(patroni::REQUEST_TIMEOUT, patroni::BODY_BYTES_MAX, tls.ca_file.as_deref())
 }
 
-/// Asks the seeds in turn until one tells the scope; when none answers, the DCS may know whose they are.
+/// Asks the seeds in turn until one tells the scope; when none answers, the DCS may know whose they are, and when that
+/// does not answer either, what was known before a restart counts.
 async fn find(watched: &Watched, http: &HttpClient, services: &Services) -> Directory {
-    if let Some(scope) = &watched.scope {
-        return Directory::new(scope);
+    if let Some(found) = &watched.found {
+        return Directory::new(&found.scope);
     }
     let name = watched.config.name.clone().unwrap_or_default();
     if watched.config.patroni.is_empty() {
@@ -120,6 +132,11 @@ async fn find(watched: &Watched, http: &HttpClient, services: &Services) -> Dire
         {
             forget_seeds(watched, &name, services);
             return Directory::new(&scope);
+        }
+        if let Some((known, cluster)) = known_as(&services.known.snapshot(), &watched.config) {
+            warn!(cluster = known, "neither seeds nor DCS answer; asking the members that were known before");
+            forget_seeds(watched, &name, services);
+            return Directory::new(&cluster.scope);
         }
         tokio::time::sleep(SCOPE_EVERY).await;
     }
@@ -159,7 +176,8 @@ fn record(services: &Services, cluster: &str, source: &'static str, url: &str, r
 
 /// Notes an attempt of something that is no regular poll.
 pub(crate) fn record_since(services: &Services, key: &TargetKey, started: Instant, result: Result<(), CollectError>) {
-    services.context.targets.expect(key, SCOPE_EVERY);
+    let labels = target_labels(&key.cluster, &key.member, &key.url, key.source);
+    services.context.targets.expect(key, Schedule { interval: SCOPE_EVERY, deadline: SCOPE_EVERY, labels });
     let error = result.err();
     let attempt = Attempt {
         up: error.is_none(),
@@ -183,6 +201,7 @@ struct Cluster {
     services: Services,
     config: ClusterConfig,
     members: BTreeMap<String, MemberTasks>,
+    found_in: Option<FoundIn>,
 }
 
 /// The collectors of one member.
@@ -201,6 +220,7 @@ impl Cluster {
         while !stop.is_cancelled() {
             let members = self.directory.members();
             self.reconcile(&members).await;
+            self.services.known.note(&self.name, self.as_known(members.clone()));
             if !members.is_empty() && told.as_ref() != Some(&members) {
                 if self.tell_members(members.clone()).await.is_err() {
                     break;
@@ -221,6 +241,15 @@ impl Cluster {
         }
         self.group.stop(STOP_GRACE).await;
         self.services.names.release(&self.name);
+    }
+
+    fn as_known(&self, members: Vec<MemberAddress>) -> KnownCluster {
+        KnownCluster {
+            scope: self.directory.scope().to_owned(),
+            seeds: self.config.patroni.iter().map(HttpUrl::to_string).collect(),
+            found_in: self.found_in.clone(),
+            members,
+        }
     }
 
     async fn tell_members(&self, members: Vec<MemberAddress>) -> Result<(), crate::collect::sink::SinkClosed> {

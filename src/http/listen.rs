@@ -88,6 +88,11 @@ impl Listener {
         self.address
     }
 
+    /// Whether no token is asked here.
+    pub fn is_open(&self) -> bool {
+        self.open
+    }
+
     pub fn url(&self) -> String {
         let scheme = if self.tls.is_some() { "https" } else { "http" };
         format!("{scheme}://{}", self.address)

@@ -1,12 +1,13 @@
 //! Prometheus' HTTP API over the metric store: what Grafana, promtool and remote writers call.
 //!
-//! Rules, alerts and targets are answered elsewhere and merged by the composer. Evaluation runs on the blocking pool, at
+//! Rules and alerts are answered elsewhere and merged by the composer. Evaluation runs on the blocking pool, at
 //! most [`QUERIES_AT_ONCE`] at a time; a client that goes away cancels its query.
 
 mod json;
 mod labels;
 mod params;
 mod status;
+mod targets;
 mod write;
 
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use axum::routing::{get, post};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use crate::collect::Targets;
 use crate::model::Timestamp;
 use crate::platform::clock::Clock;
 use crate::platform::error::chain;
@@ -41,13 +43,21 @@ pub struct PrometheusState {
     pub clock: Clock,
     /// When the server started, for `runtimeinfo`.
     pub started_at: Timestamp,
+    targets: Targets,
     slots: Arc<Semaphore>,
 }
 
 impl PrometheusState {
     pub fn new(store: Arc<MetricStore>, engine: Engine, clock: Clock) -> Self {
         let started_at = clock.now();
-        Self { store, engine, clock, started_at, slots: Arc::new(Semaphore::new(QUERIES_AT_ONCE)) }
+        let slots = Arc::new(Semaphore::new(QUERIES_AT_ONCE));
+        Self { store, engine, clock, started_at, targets: Targets::default(), slots }
+    }
+
+    /// Answers for what these collectors ask.
+    #[must_use]
+    pub fn with_targets(self, targets: Targets) -> Self {
+        Self { targets, ..self }
     }
 }
 
@@ -103,6 +113,9 @@ pub fn router(state: PrometheusState) -> Router {
         .route("/api/v1/label/{name}/values", get(labels::values))
         .route("/api/v1/series", get(labels::series).post(labels::series))
         .route("/api/v1/metadata", get(labels::metadata))
+        .route("/api/v1/targets", get(targets::targets))
+        .route("/api/v1/targets/metadata", get(targets::metadata))
+        .route("/api/v1/scrape_pools", get(targets::scrape_pools))
         .route("/api/v1/status/buildinfo", get(status::build_info))
         .route("/api/v1/status/config", get(status::config))
         .route("/api/v1/status/flags", get(status::flags))

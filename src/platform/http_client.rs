@@ -15,6 +15,8 @@ pub enum HttpError {
     Build(#[source] reqwest::Error),
     #[error("read the CA certificates in {path}")]
     Ca { path: String, source: std::io::Error },
+    #[error("read the client certificate or its key in {path}")]
+    Identity { path: String, source: std::io::Error },
     #[error("{url} did not answer within {} ms", timeout.as_millis())]
     Timeout { url: String, timeout: Duration },
     #[error("request to {url} failed")]
@@ -44,12 +46,31 @@ pub struct HttpClient {
 impl HttpClient {
     /// `timeout` covers the whole exchange, from connecting to the last byte.
     pub fn new(timeout: Duration, body_bytes_max: usize, ca_file: Option<&Path>) -> Result<Self, HttpError> {
+        Self::with_identity(timeout, body_bytes_max, ca_file, None)
+    }
+
+    /// As [`HttpClient::new`], and proves itself by a certificate and its key, both PEM.
+    pub fn with_identity(
+        timeout: Duration,
+        body_bytes_max: usize,
+        ca_file: Option<&Path>,
+        identity: Option<(&Path, &Path)>,
+    ) -> Result<Self, HttpError> {
         let mut builder = builder(timeout);
         if let Some(path) = ca_file {
             let pem =
                 std::fs::read(path).map_err(|source| HttpError::Ca { path: path.display().to_string(), source })?;
             let certificates = reqwest::Certificate::from_pem_bundle(&pem).map_err(HttpError::Build)?;
             builder = builder.tls_certs_merge(certificates);
+        }
+        if let Some((certificate, key)) = identity {
+            let read = |path: &Path| {
+                std::fs::read(path).map_err(|source| HttpError::Identity { path: path.display().to_string(), source })
+            };
+            let mut pem = read(certificate)?;
+            pem.push(b'\n');
+            pem.extend(read(key)?);
+            builder = builder.identity(reqwest::Identity::from_pem(&pem).map_err(HttpError::Build)?);
         }
         let client = builder.build().map_err(HttpError::Build)?;
         Ok(Self { client, timeout, body_bytes_max })
@@ -63,10 +84,6 @@ impl HttpClient {
 
     pub async fn get(&self, url: &str) -> Result<HttpAnswer, HttpError> {
         self.send(self.client.get(url), url).await
-    }
-
-    pub async fn post_json(&self, url: &str, body: &serde_json::Value) -> Result<HttpAnswer, HttpError> {
-        self.send(self.client.post(url).json(body), url).await
     }
 
     /// Starts a request of any kind; finish it with [`HttpClient::send`].
@@ -126,7 +143,7 @@ impl HttpError {
             } else {
                 FailureKind::Other
             }),
-            Self::Build(_) | Self::Ca { .. } | Self::TooLarge { .. } => FailureKind::Other,
+            Self::Build(_) | Self::Ca { .. } | Self::Identity { .. } | Self::TooLarge { .. } => FailureKind::Other,
         }
     }
 }

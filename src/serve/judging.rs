@@ -20,7 +20,6 @@ use crate::intake::Intake;
 use crate::model::alert::{IncidentNotice, MemberNotice};
 use crate::model::cluster::Cluster;
 use crate::model::incident::Incident;
-use crate::model::observation::MemberAddress;
 use crate::model::sample::STALE_NAN;
 use crate::model::{Batch, Event, EventSeverity, Labels, Observation, Sample, Timestamp};
 use crate::platform::clock::Clock;
@@ -105,13 +104,6 @@ pub(super) fn start(
         court.run(observations, fires, stop).await;
     });
     Ok(judging)
-}
-
-/// Members that were known before a restart, by cluster.
-pub(super) fn known_members(state: &StateStore) -> anyhow::Result<BTreeMap<String, Vec<MemberAddress>>> {
-    let memory: JudgeMemory = remembered(state, "judge")?;
-    let of = |name: &String| (name.clone(), memory.members(name).to_vec());
-    Ok(memory.clusters.keys().map(of).collect())
 }
 
 fn remembered<T: DeserializeOwned + Default>(state: &StateStore, key: &str) -> anyhow::Result<T> {

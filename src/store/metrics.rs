@@ -30,7 +30,7 @@ use parking_lot::{Mutex, RwLock};
 use tracing::{error, info, warn};
 
 use crate::model::labels::METRIC_NAME;
-use crate::model::{Sample, Timestamp};
+use crate::model::{Families, Sample, Timestamp};
 use crate::platform::clock::Clock;
 use crate::platform::disk::Disk;
 use crate::platform::error::chain;
@@ -39,7 +39,6 @@ use crate::store::metrics::block::{Block, BlockWriter, EXTENSION};
 use crate::store::metrics::head::{Fate, Frozen, Head, WINDOW_MS, window_start};
 use crate::store::metrics::select::IndexCache;
 use crate::store::metrics::wal::{Frame, Wal};
-use crate::wire::exposition::FamilyMetadata;
 
 pub use block::BlockError;
 pub use chunk::Point;
@@ -177,7 +176,7 @@ pub struct MetricStore {
     samples_appended: AtomicU64,
     blocks_damaged: AtomicU64,
     /// What exporters say about metric families; in memory only, since every scrape says it again.
-    metadata: RwLock<BTreeMap<String, FamilyMetadata>>,
+    metadata: RwLock<Families>,
     max_ms: std::sync::atomic::AtomicI64,
 }
 
@@ -441,7 +440,7 @@ impl MetricStore {
     }
 
     /// Remembers what an exporter says about its metric families; the last word counts.
-    pub fn set_metadata(&self, families: &BTreeMap<String, FamilyMetadata>) {
+    pub fn set_metadata(&self, families: &Families) {
         let known = families.iter().all(|(name, family)| self.metadata.read().get(name) == Some(family));
         if known {
             return;
@@ -455,7 +454,7 @@ impl MetricStore {
     }
 
     /// What is known about metric families, by name; all, or the named one.
-    pub fn metadata(&self, name: Option<&str>) -> BTreeMap<String, FamilyMetadata> {
+    pub fn metadata(&self, name: Option<&str>) -> Families {
         let metadata = self.metadata.read();
         match name {
             None => metadata.clone(),

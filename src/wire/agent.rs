@@ -203,7 +203,7 @@ pub fn decode_batch(body: &[u8]) -> Result<Batch, DecodeError> {
         observations.push(observation);
     }
     reader.finish()?;
-    Ok(Batch { samples, logs, observations })
+    Ok(Batch { samples, logs, observations, ..Batch::default() })
 }
 
 /// Texts that a frame names by number.

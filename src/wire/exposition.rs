@@ -3,13 +3,13 @@
 //! Bounds: a line has at most [`LINE_BYTES_MAX`] bytes and [`LABELS_MAX`] labels, an answer at most [`SAMPLES_MAX`]
 //! samples. Exemplars are skipped. An error names the line.
 
-use std::collections::BTreeMap;
-
-use crate::model::Labels;
 use crate::model::labels::{LabelsBuilder, METRIC_NAME};
+use crate::model::{Families, Labels};
 
 /// Longer lines are an error.
 pub const LINE_BYTES_MAX: usize = 1 << 20;
+/// Longer help texts are cut.
+pub const HELP_BYTES_MAX: usize = 4096;
 /// More labels on one sample are an error.
 pub const LABELS_MAX: usize = 256;
 /// More samples in one answer are an error.
@@ -24,21 +24,11 @@ pub struct ExposedSample {
     pub timestamp_ms: Option<i64>,
 }
 
-/// What is said about a metric family.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct FamilyMetadata {
-    /// counter, gauge, histogram, summary, untyped, unknown, info, stateset.
-    pub kind: String,
-    pub help: String,
-    pub unit: String,
-}
-
 /// A parsed answer.
 #[derive(Clone, Debug, Default)]
 pub struct Exposition {
     pub samples: Vec<ExposedSample>,
-    /// By family name.
-    pub metadata: BTreeMap<String, FamilyMetadata>,
+    pub metadata: Families,
 }
 
 /// Why an answer cannot be read.
@@ -114,17 +104,21 @@ pub fn parse(text: &[u8], content_type: &str) -> Result<Exposition, ExpositionEr
 }
 
 /// Reads `HELP`, `TYPE` and `UNIT`; any other comment means nothing.
-fn note(comment: &str, metadata: &mut BTreeMap<String, FamilyMetadata>) {
+fn note(comment: &str, metadata: &mut Families) {
     let mut words = comment.trim_start().splitn(3, [' ', '\t']);
     let (Some(kind), Some(name)) = (words.next(), words.next()) else { return };
     let text = words.next().unwrap_or("").trim_start();
     let name = name.trim_matches('"');
     match kind {
-        "HELP" => metadata.entry(name.to_owned()).or_default().help = unescape_help(text),
+        "HELP" => metadata.entry(name.to_owned()).or_default().help = unescape_help(cut(text)),
         "TYPE" => text.trim().clone_into(&mut metadata.entry(name.to_owned()).or_default().kind),
         "UNIT" => text.trim().clone_into(&mut metadata.entry(name.to_owned()).or_default().unit),
         _ => {}
     }
+}
+
+fn cut(help: &str) -> &str {
+    help.get(..help.floor_char_boundary(HELP_BYTES_MAX)).unwrap_or_default()
 }
 
 fn unescape_help(text: &str) -> String {
@@ -260,6 +254,7 @@ fn quoted_value(text: &str) -> Result<(String, &str), Problem> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::FamilyMetadata;
     use proptest::prelude::*;
 
     const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0";

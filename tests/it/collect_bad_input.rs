@@ -133,6 +133,11 @@ fn url(address: SocketAddr) -> HttpUrl {
     HttpUrl::parse(&format!("http://{address}")).unwrap()
 }
 
+/// An etcd with these further keys.
+fn dcs(address: SocketAddr, keys: &str) -> DcsConfig {
+    daraji::platform::yaml::from_yaml("f.yml", &format!("{{etcd: ['http://{address}']{keys}}}")).unwrap()
+}
+
 fn start(config: CollectConfig, group: &TaskGroup) -> (CollectHandle, Receiver<Batch>) {
     daraji::platform::tls::install();
     let (sink, receiver) = Sink::channel(16);
@@ -233,7 +238,7 @@ async fn seeds_etcds_and_pages_that_misbehave_are_named_with_what_to_do() {
         });
         config.clusters.push(ClusterConfig {
             name: Some(format!("etcd-{name}")),
-            dcs: Some(DcsConfig { etcd: vec![url(address)], namespace: "/service".into(), ca_file: None }),
+            dcs: Some(dcs(address, "")),
             ..ClusterConfig::default()
         });
         let scrape = format!(

@@ -131,7 +131,7 @@ fn frame(world: &World, agent: u64, number: u64) -> EncodedFrame {
     let batch = Batch {
         samples: vec![Sample::new(labels, at, number as f64)],
         logs: (0..RECORDS_PER_FRAME).map(record).collect(),
-        observations: Vec::new(),
+        ..Batch::default()
     };
     EncodedFrame { seq: number, body: encode_batch(&batch) }
 }

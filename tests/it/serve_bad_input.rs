@@ -109,6 +109,36 @@ async fn a_second_server_is_refused_the_directory_and_the_port() {
     assert_eq!(server.terminate().await.code(), Some(0));
 }
 
+/// A port in use is found before anybody is asked, told or written to.
+#[tokio::test]
+async fn a_server_without_its_port_does_nothing() {
+    let home = home("port");
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let outside = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    outside.set_nonblocking(true).unwrap();
+    let (port, url) = (taken.local_addr().unwrap(), format!("http://{}", outside.local_addr().unwrap()));
+    let (config, data) = (home.path().join("daraji.yml"), home.path().join("data"));
+    fs::write(home.path().join("r.yml"), "groups: [{name: g, interval: 1s, rules: [{alert: A, expr: vector(1)}]}]\n")
+        .unwrap();
+    let text = format!(
+        "listen: [127.0.0.1:0, '{port}']\nclusters: [{{patroni: ['{url}']}}]\nrule_files: [r.yml]\n\
+         scrape_configs: [{{job_name: x, scrape_interval: 1s, static_configs: [{{targets: ['{}']}}]}}]\n\
+         route: {{receiver: hook, group_wait: 0s}}\nreceivers: [{{name: hook, webhook_configs: [{{url: '{url}'}}]}}]\n\
+         storage: {{path: {}}}\n",
+        outside.local_addr().unwrap(),
+        data.display()
+    );
+    fs::write(&config, text).unwrap();
+    let output = run(&["serve", "--config", config.to_str().unwrap()]).await;
+    let text = complaints(&output);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    let last = text.lines().last().unwrap();
+    assert!(last.contains(&port.to_string()) && last.contains("is in use by another program"), "{last}");
+    assert!(!data.exists(), "it made its data directory");
+    let refused = outside.accept().map(drop).unwrap_err();
+    assert_eq!(refused.kind(), std::io::ErrorKind::WouldBlock, "it called somebody");
+}
+
 #[tokio::test]
 async fn unknown_paths_and_large_bodies() {
     let home = home("requests");

@@ -1,18 +1,18 @@
 //! One etcd member about itself: health, who leads, size, and its metrics page.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::collect::config::HttpUrl;
-use crate::collect::etcd::{call_one, parse};
-use crate::collect::exposition;
+use crate::collect::etcd::{EtcdClient, MemberWord, parse};
+use crate::collect::exposition::{self, Page};
 use crate::collect::patroni::due;
 use crate::collect::poll::{CollectError, Collector, Found};
 use crate::model::observation::{Claim, DcsHealth, FailureKind};
-use crate::model::{Labels, Sample, Timestamp};
-use crate::platform::http_client::HttpClient;
+use crate::model::{Labels, Timestamp};
 
 /// Interval of the questions.
 pub(crate) const INTERVAL: Duration = Duration::from_secs(2);
@@ -24,7 +24,7 @@ const NAME_EVERY: Duration = Duration::from_mins(1);
 /// Asks one etcd member.
 #[derive(Debug)]
 pub(crate) struct EtcdMemberCollector {
-    http: HttpClient,
+    client: Arc<EtcdClient>,
     url: HttpUrl,
     labels: Labels,
     name: Option<String>,
@@ -33,16 +33,19 @@ pub(crate) struct EtcdMemberCollector {
 }
 
 impl EtcdMemberCollector {
-    pub(crate) fn new(http: HttpClient, url: HttpUrl, labels: Labels) -> Self {
-        Self { http, url, labels, name: None, name_at: None, metrics_at: None }
+    pub(crate) fn new(client: Arc<EtcdClient>, url: HttpUrl, labels: Labels) -> Self {
+        Self { client, url, labels, name: None, name_at: None, metrics_at: None }
     }
 
     async fn health(&self) -> Result<(DcsHealth, Option<String>), CollectError> {
         // The status is the member's own view and comes without quorum; its failure is the member's.
-        let status = call_one(&self.http, &self.url, "/v3/maintenance/status", &json!({})).await?;
-        let mut health = from_status(&status);
-        let member_id = status.get("header").and_then(|header| parse::text(header, "member_id"));
-        match self.http.get(&self.url.join("/health")).await {
+        let word = self.client.ask_member(&self.url).await?;
+        let mut health = match &word {
+            MemberWord::Status(status) => from_status(status),
+            MemberWord::List(list) => from_list(list),
+        };
+        let member_id = word.member_id();
+        match self.client.http.get(&self.url.join("/health")).await {
             Ok(answer) => {
                 let body: Value = serde_json::from_slice(&answer.body).unwrap_or(Value::Null);
                 health.healthy = answer.status == 200
@@ -65,7 +68,7 @@ impl EtcdMemberCollector {
         if !due(&mut self.name_at, NAME_EVERY) {
             return;
         }
-        let answer = call_one(&self.http, &self.url, "/v3/cluster/member/list", &json!({})).await;
+        let answer = self.client.call_at(&self.url, "/v3/cluster/member/list", &json!({})).await;
         // Without quorum the list is refused; the old name stays.
         if let (Ok(answer), Some(id)) = (answer, member_id) {
             let me = parse::members(&answer).into_iter().find(|member| member.id == id);
@@ -73,13 +76,22 @@ impl EtcdMemberCollector {
         }
     }
 
-    async fn metrics(&self, at: Timestamp) -> Result<Vec<Sample>, CollectError> {
-        let answer = self.http.get(&self.url.join("/metrics")).await?;
+    async fn metrics(&self, at: Timestamp) -> Result<Page, CollectError> {
+        let answer = self.client.http.get(&self.url.join("/metrics")).await?;
         if answer.status != 200 {
             let error = format!("{}/metrics answered HTTP {}", self.url, answer.status);
             return Err(CollectError::new(FailureKind::Other, error));
         }
-        exposition::samples(&answer, &self.labels, at)
+        exposition::read(&answer, &self.labels, at)
+    }
+}
+
+fn from_list(list: &Value) -> DcsHealth {
+    let header = list.get("header").cloned().unwrap_or(Value::Null);
+    DcsHealth {
+        raft_term: u64::try_from(parse::integer(&header, "raft_term")).ok().filter(|term| *term > 0),
+        cluster_id: parse::text(&header, "cluster_id"),
+        ..DcsHealth::default()
     }
 }
 
@@ -116,7 +128,7 @@ impl Collector for EtcdMemberCollector {
         found.claims.push(Claim::DcsHealth(health).into());
         if due(&mut self.metrics_at, METRICS_EVERY) {
             match self.metrics(at).await {
-                Ok(samples) => found.sections.push(("metrics", samples)),
+                Ok(page) => found.take_page("metrics", page),
                 Err(error) => found.problem = Some(error),
             }
         }

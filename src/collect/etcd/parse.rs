@@ -143,9 +143,10 @@ pub(crate) fn members(value: &Value) -> Vec<ListedMember> {
 
 /// etcd's error text, wherever its version puts it.
 pub(crate) fn error_message(value: &Value) -> Option<String> {
-    let error = value.get("error")?;
-    let message = error.as_str().or_else(|| error.get("message").and_then(Value::as_str));
-    let message = message.or_else(|| value.get("message").and_then(Value::as_str))?;
+    // Some versions have the message inside of an error, some beside one, some alone.
+    let error = value.get("error");
+    let inside = error.and_then(|error| error.as_str().or_else(|| error.get("message").and_then(Value::as_str)));
+    let message = inside.or_else(|| value.get("message").and_then(Value::as_str))?;
     Some(message.chars().take(500).collect())
 }
 

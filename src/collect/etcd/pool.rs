@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::collect::config::{DcsConfig, HttpUrl};
 use crate::collect::etcd::health::{self, EtcdMemberCollector};
-use crate::collect::etcd::{EtcdClient, call_one, parse};
+use crate::collect::etcd::{EtcdClient, parse};
 use crate::collect::poll::{Audience, Context, PollSpec, poll, target_labels};
 use crate::collect::targets::TargetKey;
 use crate::model::observation::Source;
@@ -90,8 +90,8 @@ impl Checks {
             if id.is_some() {
                 continue;
             }
-            if let Ok(status) = call_one(&self.etcd.client.http, url, "/v3/maintenance/status", &json!({})).await {
-                *id = status.get("header").and_then(|header| parse::text(header, "member_id"));
+            if let Ok(word) = self.etcd.client.ask_member(url).await {
+                *id = word.member_id();
             }
         }
     }
@@ -141,7 +141,7 @@ impl Checks {
             audience: Some(self.etcd.audience.clone()),
             fast: None,
         };
-        let collector = EtcdMemberCollector::new(self.etcd.client.http.clone(), url.clone(), labels);
+        let collector = EtcdMemberCollector::new(Arc::clone(&self.etcd.client), url.clone(), labels);
         self.ids.insert(url, id);
         self.group.spawn_until_stop("etcd member", poll(spec, collector, self.context.clone()));
     }

@@ -228,7 +228,7 @@ async fn open(
         "start_revision": start_revision.to_string(),
         "progress_notify": true,
     }});
-    let request = space.client.http.request(reqwest::Method::POST, &url).json(&body).send();
+    let request = space.client.stream(&url, &body).send();
     let answer = match tokio::time::timeout(REQUEST_TIMEOUT, request).await {
         Ok(answer) => answer.map_err(|source| HttpError::Request { url: url.clone(), source })?,
         Err(_elapsed) => return Err(HttpError::Timeout { url, timeout: REQUEST_TIMEOUT }.into()),

@@ -94,7 +94,7 @@ impl Collector for HaStateCollector {
                 .with_hint(format!("GRANT pg_monitor TO {user}"))
         });
         self.open = Some(open);
-        Ok(Found { claims: vec![Said { claim: Claim::Postgres(status), between }], sections: Vec::new(), problem })
+        Ok(Found { claims: vec![Said { claim: Claim::Postgres(status), between }], problem, ..Found::default() })
     }
 }
 

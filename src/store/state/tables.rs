@@ -33,3 +33,6 @@ pub const AUDIT: Table<Value> = Table::new("audit");
 
 /// Snapshots of the judge's belief, by cluster, so that a restart does not repeat events.
 pub const JUDGE: Table<Value> = Table::new("judge");
+
+/// Clusters as they were last seen, by name, for a start at which nobody answers.
+pub const KNOWN_CLUSTERS: Table<Value> = Table::new("known_clusters");

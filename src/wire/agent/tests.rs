@@ -20,7 +20,7 @@ fn batch() -> impl Strategy<Value = Batch> {
     let sample = (labels(), any::<i64>(), any::<u64>())
         .prop_map(|(labels, at, bits)| Sample::new(labels, Timestamp(at), f64::from_bits(bits)));
     (proptest::collection::vec(sample, 0..8), proptest::collection::vec(record(), 0..8))
-        .prop_map(|(samples, logs)| Batch { samples, logs, observations: Vec::new() })
+        .prop_map(|(samples, logs)| Batch { samples, logs, ..Batch::default() })
 }
 
 proptest! {
