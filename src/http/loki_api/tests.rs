@@ -224,7 +224,7 @@ async fn volumes_and_stats() {
     assert_eq!(stats, json!({"streams": 1, "chunks": 1, "bytes": 32, "entries": 2}));
     let at = BASE_SECS + 60;
     let volume = served.get(&encoded("index/volume?", r#"{cluster="demo"}"#)).await;
-    assert_eq!(volume["data"]["result"], json!([{"metric": {"cluster": "demo"}, "value": [at, "68"]}]));
+    assert_eq!(volume["data"]["result"], json!([{"metric": {"cluster": "demo"}, "value": [at, "89"]}]));
     let volume = served.get(&encoded("index/volume?targetLabels=member&", r#"{cluster="demo"}"#)).await;
     let expected = json!([
         {"metric": {"member": "n2"}, "value": [at, "36"]},
@@ -232,11 +232,12 @@ async fn volumes_and_stats() {
     ]);
     assert_eq!(volume["data"]["result"], expected);
     let volume = served.get(&encoded("index/volume?aggregateBy=labels&limit=1&", r#"{cluster="demo"}"#)).await;
-    assert_eq!(volume["data"]["result"], json!([{"metric": {"cluster": ""}, "value": [at, "68"]}]));
+    assert_eq!(volume["data"]["result"], json!([{"metric": {"cluster": ""}, "value": [at, "89"]}]));
     let times = format!("index/volume_range?targetLabels=member&start={BASE_SECS}&end={at}&step=2&");
     let volume = served.get(&encoded(&times, r#"{member="n1"}"#)).await;
-    let values = json!([[BASE_SECS, "16"], [BASE_SECS + 2, "16"]]);
+    let values = json!([[BASE_SECS, "28"], [BASE_SECS + 2, "25"]]);
     assert_eq!(
+    // Fields weigh too: 8 bytes each, and every text once.
         volume["data"],
         json!({"resultType": "matrix", "result": [{"metric": {"member": "n1"}, "values": values}]})
     );
@@ -244,6 +245,7 @@ async fn volumes_and_stats() {
 
 #[tokio::test]
 async fn fields_are_found_in_lines() {
+        {"metric": {"member": "n1"}, "value": [at, "53"]},
     let served = Served::with_lines().await;
     let fields = served.get(&encoded("detected_fields?", r#"{cluster="demo"}"#)).await;
     let expected = json!({"limit": 1000, "fields": [

@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use rustc_hash::FxHashMap;
 
 use crate::model::{Labels, LabelsBuilder, LogRecord, MatchOp, Timestamp};
-use crate::store::logs::{Budget, LogQuery};
+use crate::store::logs::{Budget, LogQuery, Measure};
 
 use super::ast::{Grouping, RangeAgg, RangeOp};
 use super::engine::{QueryError, Run, Series};
@@ -80,7 +80,7 @@ fn tally(
     let mut groups: FxHashMap<Labels, Labels> = FxHashMap::default();
     let mut points: BTreeMap<Labels, Vec<Point>> = BTreeMap::new();
     let mut taken = run.points;
-    let stats = run.store.tally(query, &mut |at, stream, bytes| {
+    let stats = run.store.tally(query, Measure::Line, &mut |at, stream, bytes| {
         let group = match groups.get(stream) {
             Some(group) => group,
             None => groups.entry(stream.clone()).or_insert_with(|| stream.only(&names)),
