@@ -151,6 +151,19 @@ async fn lines_have_two_elements_and_all_labels() {
 async fn categorized_lines_have_three_elements_and_the_flags_come_first() {
     let served = Served::with_lines().await;
     let target = range(r#"{member="n1"} | logfmt | drop detected_level"#, "&direction=FORWARD");
+#[tokio::test]
+async fn labels_made_by_stages_may_be_empty() {
+    let served = Served::start().await;
+    served.logs.append(None, &[record(1, "n1", "info", "user= took=5ms", &[])]).unwrap();
+    let target = range(r#"{member="n1"} | logfmt --keep-empty | drop cluster, severity"#, "");
+    let answer = served.get(&target).await;
+    let stream = json!({"detected_level": "info", "member": "n1", "took": "5ms", "user": ""});
+    assert_eq!(answer["data"]["result"][0]["stream"], stream);
+    let flags = ["X-Loki-Response-Encoding-Flags: categorize-labels"];
+    let (_, _, body) = served.ask("GET", &target, &flags, b"").await;
+    assert!(body.contains(r#""parsed":{"took":"5ms","user":""}"#), "{body}");
+}
+
     let flags = ["X-Loki-Response-Encoding-Flags: categorize-labels,other"];
     let (status, _, body) = served.ask("GET", &target, &flags, b"").await;
     assert_eq!(status, 200);

@@ -86,8 +86,8 @@ pub struct Line {
     pub stream: Labels,
     /// The record's fields that are left.
     pub metadata: Labels,
-    /// What stages made.
-    pub parsed: Labels,
+    /// What stages made, by name; unlike other labels these may be empty.
+    pub parsed: Vec<(String, String)>,
 }
 
 /// The times that a metric expression is evaluated at: `start`, `start + step` … up to and including `end`.
@@ -246,21 +246,24 @@ impl LogExpr {
     }
 }
 
-fn line_of(expr: &LogExpr, record: &LogRecord) -> Option<Line> {
-    let passed = expr.run(record, true)?;
-    let mut parts: [LabelsBuilder; 3] = Default::default();
+fn line_of(expr: &LogExpr, record: &LogRecord, detect_levels: bool) -> Option<Line> {
+    let passed = expr.run(record, detect_levels)?;
+    let (mut stream, mut metadata) = (LabelsBuilder::default(), LabelsBuilder::default());
+    let mut parsed = Vec::new();
     for item in passed.labels.iter() {
-        let index = match item.category {
-            Category::Stream => 0,
-            Category::Metadata => 1,
-            Category::Parsed => 2,
-        };
-        if let Some(part) = parts.get_mut(index) {
-            part.set(&*item.name, &*item.value);
+        match item.category {
+            Category::Stream => {
+                stream.set(&*item.name, &*item.value);
+            }
+            Category::Metadata => {
+                metadata.set(&*item.name, &*item.value);
+            }
+            Category::Parsed => parsed.push((item.name.to_string(), item.value.to_string())),
         }
     }
-    let [stream, metadata, made] = parts.map(LabelsBuilder::build);
-    Some(Line { at: record.at, line: passed.line.into_owned(), stream, metadata, parsed: made })
+    parsed.sort();
+    let line = passed.line.into_owned();
+    Some(Line { at: record.at, line, stream: stream.build(), metadata: metadata.build(), parsed })
 }
 
 impl Run<'_> {
