@@ -52,6 +52,7 @@ pub struct Parts {
     pub targets: Targets,
     pub belief: watch::Receiver<v1::Belief>,
     pub tokens: TokenCheck,
+    pub loki: loki_api::LokiConfig,
     pub reload: watch::Sender<()>,
 }
 
@@ -86,7 +87,7 @@ pub fn router(parts: Parts) -> Router {
             stored.map_err(|error| loki_api::PushError::Unavailable(chain(&error)))
         })
     });
-    let loki = loki_api::LokiApi::new(Arc::clone(&parts.logs), parts.clock.clone(), take);
+    let loki = loki_api::LokiApi::new(Arc::clone(&parts.logs), parts.clock.clone(), take, parts.loki);
     let push =
         agent_push::AgentPush { clock: parts.clock, intake: parts.intake, logs: parts.logs, targets: parts.targets };
     let reload = parts.reload;
