@@ -21,6 +21,7 @@ mod crash_metrics;
 mod crash_server;
 mod layers;
 mod log_formats;
+mod loki_answers;
 mod peers;
 mod postgres_server;
 mod postgres_tls;
