@@ -12,6 +12,7 @@ use crate::alert::inhibit::InhibitRule;
 use crate::collect::logs::LogSource;
 use crate::collect::{ClusterConfig, DiscoverConfig, ScrapeConfig};
 use crate::http::listen::TlsFiles;
+use crate::http::loki_api::LokiConfig;
 use crate::notify::config::{AlertingConfig, GlobalConfig, ReceiverConfig};
 use crate::platform::units::{deserialize_optional_duration, deserialize_optional_size_bytes};
 use crate::platform::yaml::{self, Node, Problem};
@@ -35,6 +36,8 @@ pub struct Config {
     pub rule_files: Option<Vec<String>>,
     /// Rule files whose expressions are LogQL.
     pub logql_rule_files: Vec<String>,
+    /// As Loki's limits of these names.
+    pub loki: LokiConfig,
     pub storage: StorageConfig,
     /// One address or several.
     pub listen: Option<OneOrMany>,
@@ -65,6 +68,7 @@ impl Config {
             ("auth", self.auth != running.auth),
             ("tls", self.tls != running.tls),
             ("external_url", self.external_url != running.external_url),
+            ("loki", self.loki != running.loki),
         ];
         changes.into_iter().filter(|(_, is_changed)| *is_changed).map(|(key, _)| key).collect()
     }
@@ -224,6 +228,10 @@ fn cross_check(file: &str, root: &Node, config: &Config) -> Vec<Problem> {
             problem(&[key], Some(index), message.to_owned());
         }
     }
+    for (index, name) in config.loki.impossible_names() {
+        let message = format!("{name:?} is no label name: pushed labels have _ where others have - . or /");
+        problem(&["loki", "discover_service_name"], Some(index), message);
+    }
     for address in config.listen.iter().flat_map(OneOrMany::to_vec) {
         if address.rsplit_once(':').is_none_or(|(_, port)| port.parse::<u16>().is_err()) {
             problem(&["listen"], None, format!("{address:?} is not an address like 127.0.0.1:7432"));
@@ -292,6 +300,22 @@ mod tests {
         assert_eq!(found.len(), 2, "{found:#?}");
         assert!(found[0].starts_with("daraji.yml:2:5: 'username' and 'password_file'"), "{}", found[0]);
         assert!(found[1].starts_with("daraji.yml:4:5: 'cert_file' and 'key_file'"), "{}", found[1]);
+    }
+
+    #[test]
+    fn discovery_can_be_set_and_switched_off() {
+        let loki = |text: &str| parse("daraji.yml", text).unwrap().loki;
+        assert!(loki("").discover_log_levels);
+        assert_eq!(loki("").discover_service_name.first().map(String::as_str), Some("service"));
+        let some = loki("loki: {discover_service_name: [app, job]}");
+        assert_eq!((some.discover_service_name, some.discover_log_levels), (vec!["app".into(), "job".into()], true));
+        let none = loki("loki: {discover_service_name: [], discover_log_levels: false}");
+        assert_eq!((none.discover_service_name, none.discover_log_levels), (vec![], false));
+        let found = problems("loki:\n  discover_service_names: []\n");
+        assert!(found[0].starts_with("daraji.yml:2:3: unknown key \"discover_service_names\""), "{found:?}");
+        let found = problems("loki:\n  discover_service_name: [app, app.kubernetes.io/name]\n");
+        assert!(found[0].starts_with("daraji.yml:2:32: \"app.kubernetes.io/name\" is no label name"), "{found:?}");
+        assert_eq!(problems("loki: {discover_log_levels: 7}").len(), 1);
     }
 
     #[test]

@@ -54,6 +54,7 @@ pub struct Parts {
     pub belief: watch::Receiver<v1::Belief>,
     pub tokens: TokenCheck,
     pub reload: ReloadRequests,
+    pub loki: loki_api::LokiConfig,
 }
 
 /// Bytes of a request body, unless a route takes more.
@@ -88,7 +89,7 @@ pub fn router(parts: Parts) -> Router {
             stored.map_err(|error| loki_api::PushError::Unavailable(chain(&error)))
         })
     });
-    let loki = loki_api::LokiApi::new(Arc::clone(&parts.logs), parts.clock.clone(), take);
+    let loki = loki_api::LokiApi::new(Arc::clone(&parts.logs), parts.clock.clone(), take, parts.loki);
     let push =
         agent_push::AgentPush { clock: parts.clock, intake: parts.intake, logs: parts.logs, targets: parts.targets };
     let reload = parts.reload;

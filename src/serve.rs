@@ -35,6 +35,7 @@ use crate::platform::disk::Disk;
 use crate::platform::error::chain;
 use crate::platform::tasks::{TaskGroup, blocking};
 use crate::platform::telemetry::{self, Telemetry};
+use crate::query::logql;
 use crate::store::logs::{LogOptions, LogStore};
 use crate::store::metrics::{MetricOptions, MetricStore};
 use crate::store::state::StateStore;
@@ -243,7 +244,9 @@ impl Server {
             &server.brains,
         )?;
         server.watch_agents(&collection, &intake, clock.clone());
-        alerting::start(&server.stores, &server.alerting, &judging, &server.brains, clock.clone());
+        let log_engine = logql::Engine::new(plan.config.loki.engine_options());
+        let desk = alerting::Desk { stores: server.stores.clone(), alerting: Arc::clone(&server.alerting), log_engine };
+        alerting::start(desk, &judging, &server.brains, clock.clone());
         local_logs::start(&plan, &intake, &server.stores.logs, &server.collectors, clock.clone()).await?;
         let wired = Wired { clock, telemetry, intake, targets: collection.targets, belief: judging.belief };
         server.start_listening(addresses, plan.tls().as_ref(), wired);
@@ -317,6 +320,7 @@ impl Server {
             targets: wired.targets,
             belief: wired.belief,
             tokens,
+            loki: self.running.loki.clone(),
             reload: self.reload.clone(),
         });
         for listener in addresses {

@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args;
@@ -18,9 +17,18 @@ use crate::serve;
 #[derive(Debug, Args)]
 #[command(
     after_help = "The kind of a file is found out: a file with `groups` holds rules, one with `server` configures an agent,
-anything else configures the server. Exit code 2 when there is a problem."
+anything else configures the server, and the rule files that it names are checked with it. The expressions of rules
+are PromQL; in a directory named `logql`, or with --logql, they are LogQL. Exit code 2 when there is a problem.
+
+Examples:
+  daraji check /etc/daraji/daraji.yml
+  daraji check alerts/*.yml alerts/logql/*.yml
+  daraji check --logql log-rules.yml"
 )]
 pub(super) struct CheckArgs {
+    /// The expressions of all rule files given are LogQL
+    #[arg(long)]
+    logql: bool,
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
 }
@@ -28,7 +36,7 @@ pub(super) struct CheckArgs {
 pub(super) fn check(args: &CheckArgs) -> ExitCode {
     let mut bad = 0;
     for path in &args.files {
-        match check_file(path) {
+        match check_file(path, args.logql) {
             Ok(kind) => say(&format!("{}: {kind}, no problems", path.display())),
             Err(problems) => {
                 bad += 1;
@@ -42,14 +50,13 @@ pub(super) fn check(args: &CheckArgs) -> ExitCode {
 }
 
 /// What kind of file it is, or all that is wrong with it.
-fn check_file(path: &Path) -> Result<&'static str, Vec<String>> {
+fn check_file(path: &Path, logql: bool) -> Result<&'static str, Vec<String>> {
     let name = path.display().to_string();
     let text = std::fs::read_to_string(path).map_err(|error| vec![format!("{name}: {error}")])?;
     let texts = |problems: Vec<Problem>| problems.iter().map(ToString::to_string).collect::<Vec<_>>();
     let root = yaml::parse(&name, &text).map_err(texts)?;
     if root.get("groups").is_some() {
-        rules::load(&name, &text, Duration::from_mins(1), &promql_data::check).map_err(texts)?;
-        return Ok("rules");
+        return check_rules((&name, &text), logql || is_in_logql_directory(path));
     }
     if root.get("server").is_some() {
         yaml::from_node::<AgentConfig>(&name, &root).map_err(texts)?;
@@ -57,6 +64,26 @@ fn check_file(path: &Path) -> Result<&'static str, Vec<String>> {
     }
     serve::check(path)?;
     Ok("configuration of the server")
+}
+
+fn check_rules((name, text): (&str, &str), logql: bool) -> Result<&'static str, Vec<String>> {
+    let load = |check| rules::load(name, text, rules::file::INTERVAL_DEFAULT, check);
+    let texts = |problems: Vec<Problem>| problems.iter().map(ToString::to_string).collect::<Vec<_>>();
+    if logql {
+        return load(&promql_data::check_logql).map(|_| "rules over logs").map_err(texts);
+    }
+    load(&promql_data::check).map(|_| "rules").map_err(|problems| {
+        let mut problems = texts(problems);
+        if load(&promql_data::check_logql).is_ok() {
+            problems.push(format!("{name}: it is right as LogQL: give --logql, or keep it in a directory named logql"));
+        }
+        problems
+    })
+}
+
+fn is_in_logql_directory(path: &Path) -> bool {
+    let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    path.parent().and_then(Path::file_name).is_some_and(|name| name == "logql")
 }
 
 #[derive(Debug, Args)]

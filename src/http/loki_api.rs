@@ -3,6 +3,7 @@
 //! Evaluation runs on the blocking pool, at most [`QUERIES_AT_ONCE`] at a time; a client that goes away cancels its
 //! query. Errors are text, as Loki's are; unknown paths below `/loki/` are a 404 in JSON, since Grafana probes them.
 
+pub mod config;
 mod fields;
 mod labels;
 mod params;
@@ -17,7 +18,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use axum::extract::{DefaultBodyLimit, Request};
+use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post};
@@ -32,6 +33,7 @@ use crate::platform::error::chain;
 use crate::platform::tasks::blocking;
 use crate::query::logql::{Engine, EngineOptions, Expr, LogExpr, ParseError, QueryError, parse};
 use crate::store::logs::{LogStore, LogStoreError};
+pub use config::LokiConfig;
 use params::Params;
 
 /// Further queries wait.
@@ -63,8 +65,8 @@ pub struct LokiApi {
     pub engine: Engine,
     pub clock: Clock,
     pub push: PushSink,
-    /// Whether pushed streams without a `service_name` get one.
-    pub name_services: bool,
+    /// Labels that name the service of a pushed stream without a `service_name`; none: it stays without.
+    service_labels: Arc<[String]>,
     slots: Arc<Semaphore>,
     tails: Arc<Semaphore>,
 }
@@ -76,14 +78,14 @@ impl fmt::Debug for LokiApi {
 }
 
 impl LokiApi {
-    pub fn new(logs: Arc<LogStore>, clock: Clock, push: PushSink) -> Self {
+    pub fn new(logs: Arc<LogStore>, clock: Clock, push: PushSink, config: LokiConfig) -> Self {
         Self {
             logs,
             // More than Loki gives at once: it counts them by parts of the range.
-            engine: Engine::new(EngineOptions { series_max: SERIES_MAX, ..EngineOptions::default() }),
+            engine: Engine::new(EngineOptions { series_max: SERIES_MAX, ..config.engine_options() }),
             clock,
             push,
-            name_services: true,
+            service_labels: config.discover_service_name.into(),
             slots: Arc::new(Semaphore::new(QUERIES_AT_ONCE)),
             tails: Arc::new(Semaphore::new(TAILS_AT_ONCE)),
         }
@@ -193,11 +195,11 @@ async fn patterns() -> Json<Value> {
     Json(json!({"status": "success", "data": []}))
 }
 
-async fn drilldown_limits() -> Json<Value> {
+async fn drilldown_limits(State(api): State<LokiApi>) -> Json<Value> {
     Json(json!({
         "limits": {
-            "discover_log_levels": true,
-            "discover_service_name": ["service_name"],
+            "discover_log_levels": api.engine.options().detect_levels,
+            "discover_service_name": *api.service_labels,
             "log_level_fields": ["severity"],
             "max_entries_limit_per_query": params::ENTRIES_MAX,
             "max_line_size_truncate": true,

@@ -11,6 +11,12 @@ use crate::model::quote::Quoted;
 /// The label that holds a metric's name.
 pub const METRIC_NAME: &str = "__name__";
 
+/// Whether a text can name a label.
+pub fn is_label_name(text: &str) -> bool {
+    let first_fits = text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
+    first_fits && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+}
+
 /// Label names and values, sorted by name, each name once, no empty value (an empty value means "absent").
 ///
 /// Cheap to clone: the set and its strings are shared.
@@ -167,6 +173,13 @@ mod tests {
         assert_eq!(labels.get("b"), Some("3"));
         assert_eq!(labels.get("c"), None);
         assert_eq!(labels.with("a", "").to_string(), r#"{b="3"}"#);
+    }
+
+    #[test]
+    fn names_have_letters_digits_and_underscores() {
+        for (text, fits) in [("job", true), ("_x9", true), ("", false), ("9x", false), ("a-b", false), ("é", false)] {
+            assert_eq!(is_label_name(text), fits, "{text:?}");
+        }
     }
 
     #[test]

@@ -20,7 +20,7 @@ mod window;
 use std::fmt;
 
 pub use ast::{Expr, LogExpr, MetricExpr};
-pub use engine::{Engine, EngineOptions, Grid, Line, LinesQuery, QueryError, Series, Value};
+pub use engine::{Engine, EngineOptions, Grid, Line, LinesQuery, QueryError, Series, Value, parse_rule};
 pub use lexer::Place;
 pub use parser::{parse, parse_selector};
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use crate::model::labels::METRIC_NAME;
+use crate::model::labels::{METRIC_NAME, is_label_name};
 use crate::platform::units::deserialize_optional_duration;
 use crate::platform::yaml::{self, Node, Problem};
 
@@ -322,16 +322,8 @@ impl Rule {
     }
 }
 
-fn is_label_name(name: &str) -> bool {
-    is_name(name, |c| c.is_ascii_alphanumeric() || c == '_')
-}
-
 fn is_metric_name(name: &str) -> bool {
-    is_name(name, |c| c.is_ascii_alphanumeric() || c == '_' || c == ':')
-}
-
-fn is_name(name: &str, allowed: impl Fn(char) -> bool) -> bool {
-    !name.is_empty() && !name.starts_with(|c: char| c.is_ascii_digit()) && name.chars().all(allowed)
+    is_label_name(&name.replace(':', "_"))
 }
 
 #[cfg(test)]

@@ -61,6 +61,11 @@ pub fn check(expr: &str) -> Result<(), String> {
     crate::query::promql::parse(expr).map(drop).map_err(|error| error.to_string())
 }
 
+/// Whether a LogQL expression can be parsed and gives numbers; for [`super::file::load`].
+pub fn check_logql(expr: &str) -> Result<(), String> {
+    crate::query::logql::parse_rule(expr).map(drop).map_err(|error| error.to_string())
+}
+
 /// An empty store in memory, for [`super::test_runner`].
 #[derive(Debug, Default)]
 pub struct MemoryData {

@@ -18,39 +18,43 @@ use crate::platform::tasks::{TaskGroup, blocking};
 use crate::query::logql;
 use crate::query::promql::Engine;
 use crate::rules::promql_data::PromqlData;
-use crate::store::logs::LogStore;
 use crate::store::metrics::MetricStore;
 use crate::store::state::StateError;
 
 const EVERY: Duration = Duration::from_secs(1);
 
-/// One round on a thread that may block.
-fn round(
-    alerting: &Alerting,
-    (metrics, logs): (&MetricStore, &LogStore),
-    now: Timestamp,
-    notices: &[IncidentNotice],
-) -> Result<Tick, StateError> {
-    let mut append = |samples: Vec<Sample>| {
-        if let Err(error) = metrics.append(&samples) {
-            warn!(error = %chain(&error), "samples of rules could not be written");
-        }
-    };
-    let engine = Engine::default();
-    let ask_logs = |expr: &str, at: Timestamp| {
-        logql::Engine::default().instant_text(logs, expr, at).map_err(|error| chain(&error))
-    };
-    let mut data = PromqlData { engine: &engine, source: metrics, append: &mut append, logs: Some(&ask_logs) };
-    alerting.tick(now, &mut data, notices)
+/// What rules are evaluated over and alerts are kept by.
+#[derive(Clone, Debug)]
+pub(super) struct Desk {
+    pub(super) stores: Stores,
+    pub(super) alerting: Arc<Alerting>,
+    pub(super) log_engine: logql::Engine,
+}
+
+impl Desk {
+    /// One round on a thread that may block.
+    fn round(&self, now: Timestamp, notices: &[IncidentNotice]) -> Result<Tick, StateError> {
+        let Stores { metrics, logs, .. } = &self.stores;
+        let mut append = |samples: Vec<Sample>| {
+            if let Err(error) = metrics.append(&samples) {
+                warn!(error = %chain(&error), "samples of rules could not be written");
+            }
+        };
+        let engine = Engine::default();
+        let ask_logs =
+            |expr: &str, at: Timestamp| self.log_engine.instant_text(logs, expr, at).map_err(|error| chain(&error));
+        let source: &MetricStore = metrics;
+        let mut data = PromqlData { engine: &engine, source, append: &mut append, logs: Some(&ask_logs) };
+        self.alerting.tick(now, &mut data, notices)
+    }
 }
 
 /// Starts the loop and the worker that delivers.
-pub(super) fn start(stores: &Stores, alerting: &Arc<Alerting>, judging: &Judging, group: &TaskGroup, clock: Clock) {
-    let outbox = Arc::clone(alerting.outbox());
-    let receivers = Arc::clone(alerting.receivers());
+pub(super) fn start(desk: Desk, judging: &Judging, group: &TaskGroup, clock: Clock) {
+    let outbox = Arc::clone(desk.alerting.outbox());
+    let receivers = Arc::clone(desk.alerting.receivers());
     group.spawn("outbox", worker::run(outbox, receivers, clock.clone(), group.stop_token()));
-    let stores = stores.clone();
-    let (alerting, judging) = (Arc::clone(alerting), judging.clone());
+    let judging = judging.clone();
     group.spawn_until_stop("rules", async move {
         let mut ticks = tokio::time::interval(EVERY);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
@@ -59,8 +63,8 @@ pub(super) fn start(stores: &Stores, alerting: &Arc<Alerting>, judging: &Judging
             ticks.tick().await;
             let now = clock.now();
             let notices = Arc::clone(&judging.notices.borrow());
-            let (desk, stores) = (Arc::clone(&alerting), stores.clone());
-            let done = blocking(move || round(&desk, (&stores.metrics, &stores.logs), now, &notices)).await;
+            let round = desk.clone();
+            let done = blocking(move || round.round(now, &notices)).await;
             match &done {
                 Ok(tick) => tick.errors.iter().for_each(|error| warn!("rule failed: {error}")),
                 Err(error) if !is_failing => error!(error = %chain(error), "alerts could not be written; trying again"),
@@ -68,7 +72,7 @@ pub(super) fn start(stores: &Stores, alerting: &Arc<Alerting>, judging: &Judging
             }
             is_failing = done.is_err();
             if done.is_ok() {
-                tell_firing(&alerting, &judging, now);
+                tell_firing(&desk.alerting, &judging, now);
             }
         }
     });

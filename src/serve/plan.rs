@@ -14,7 +14,6 @@ use crate::config::{self, AuthMode, Config, DEFAULT_LISTEN};
 use crate::http::listen::TlsFiles;
 use crate::notify::config::Compiled;
 use crate::platform::yaml::{self, Node, Problem};
-use crate::query::logql;
 use crate::rules::{self, RuleGroup, promql_data, shipped};
 
 /// Groups that name no interval are evaluated this often.
@@ -105,7 +104,7 @@ fn texts(problems: &[Problem]) -> Vec<String> {
 /// The rules of the files that are named, or those that come with the program.
 fn load_rules(config: &Config, file: &str, root: &Node) -> Result<Vec<RuleGroup>, Vec<String>> {
     let mut found = Loaded::default();
-    let logs = Loaded::files(("logql_rule_files", &config.logql_rule_files), (file, root), &check_logql);
+    let logs = Loaded::files(("logql_rule_files", &config.logql_rule_files), (file, root), &promql_data::check_logql);
     if let Some(patterns) = &config.rule_files {
         found = Loaded::files(("rule_files", patterns), (file, root), &promql_data::check);
     } else {
@@ -116,14 +115,6 @@ fn load_rules(config: &Config, file: &str, root: &Node) -> Result<Vec<RuleGroup>
     found.groups.extend(logs.groups.into_iter().map(RuleGroup::over_logs));
     found.problems.extend(logs.problems);
     found.finish()
-}
-
-fn check_logql(expr: &str) -> Result<(), String> {
-    match logql::parse(expr) {
-        Ok(logql::Expr::Metric(_)) => Ok(()),
-        Ok(logql::Expr::Log(_)) => Err("a rule needs numbers: count_over_time, rate and the like".to_owned()),
-        Err(error) => Err(error.to_string()),
-    }
 }
 
 #[derive(Default)]

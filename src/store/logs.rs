@@ -20,6 +20,7 @@ mod partition;
 mod seal;
 mod search;
 mod tokens;
+mod weight;
 
 use std::collections::BTreeSet;
 use std::io;
@@ -42,6 +43,7 @@ use partition::{Partitions, day_of};
 use seal::Sealer;
 
 pub use search::{Budget, Direction, LogQuery, SearchStats, Visit};
+pub use weight::Measure;
 
 /// Records of one frame: the sequence number of a record is its frame's shifted, plus its place.
 const SEQ_FRAME_SHIFT: u32 = 20;

@@ -20,23 +20,6 @@ pub const DECOMPRESSED_BYTES_MAX: usize = 32 << 20;
 /// Requests with more entries are refused.
 pub const ENTRIES_MAX: usize = 500_000;
 
-/// Labels that name the service of a stream, the first that is there wins.
-const SERVICE_LABELS: [&str; 13] = [
-    "service",
-    "app",
-    "application",
-    "app_name",
-    "name",
-    "app_kubernetes_io_name",
-    "container",
-    "container_name",
-    "k8s_container_name",
-    "component",
-    "workload",
-    "job",
-    "k8s_job_name",
-];
-
 /// Why a request cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum LokiPushError {
@@ -380,13 +363,13 @@ impl<'a> Cursor<'a> {
     }
 }
 
-/// The stream with a `service_name`, which Grafana's log views start from.
+/// The stream with a `service_name`: its own, or else the value of the first of the labels that it has.
 #[must_use]
-pub fn with_service_name(stream: &Labels) -> Labels {
+pub fn with_service_name(stream: &Labels, labels: &[String]) -> Labels {
     if stream.get("service_name").is_some() {
         return stream.clone();
     }
-    let service = SERVICE_LABELS.iter().find_map(|name| stream.get(name)).unwrap_or("unknown_service");
+    let service = labels.iter().find_map(|name| stream.get(name)).unwrap_or("unknown_service");
     stream.with("service_name", service)
 }
 
@@ -509,7 +492,8 @@ mod tests {
             (vec![("service_name", "s"), ("app", "a")], "s"),
             (vec![("cluster", "demo")], "unknown_service"),
         ] {
-            let stream = with_service_name(&Labels::from_pairs(pairs));
+            let labels = ["app".to_owned(), "job".to_owned()];
+            let stream = with_service_name(&Labels::from_pairs(pairs), &labels);
             assert_eq!(stream.get("service_name"), Some(name));
         }
     }

@@ -22,6 +22,7 @@ mod crash_server;
 mod etcd_auth;
 mod layers;
 mod log_formats;
+mod loki_answers;
 mod peers;
 mod postgres_server;
 mod postgres_tls;

@@ -68,6 +68,37 @@ async fn everything_that_is_wrong_with_the_files_is_said_at_once() {
 }
 
 #[tokio::test]
+async fn rules_over_logs_are_known_by_directory_or_flag() {
+    const HINT: &str = "rules.yml: it is right as LogQL: give --logql, or keep it in a directory named logql";
+    let home = home("logql-rules");
+    let (plain, logql) = (home.path().join("rules.yml"), home.path().join("logql").join("rules.yml"));
+    fs::create_dir(home.path().join("logql")).unwrap();
+    let rules = |expr: &str| format!("groups:\n  - name: g\n    rules:\n      - {{alert: A, expr: '{expr}'}}\n");
+    let right = rules(r#"sum(count_over_time({source="patroni"} |= "lock" [5m])) > 0"#);
+    for (text, flags, file, expected) in [
+        (&right, &[][..], &logql, &[][..]),
+        (&right, &["--logql"], &plain, &[]),
+        (&right, &[], &plain, &["rules.yml:4:26: ", HINT]),
+        (&rules("sum(up)"), &[], &plain, &[]),
+        (&rules("sum(up)"), &[], &logql, &["rules.yml:4:26: "]),
+        (&rules(r#"{source="patroni"}"#), &[], &logql, &["rules.yml:4:26: "]),
+        (&rules("sum("), &[], &plain, &["rules.yml:4:26: "]),
+    ] {
+        fs::write(file, text).unwrap();
+        let file = file.to_str().unwrap();
+        let arguments: Vec<&str> = ["check"].iter().chain(flags).copied().chain([file]).collect();
+        let output = run(&arguments).await;
+        let said = complaints(&output);
+        let code = if expected.is_empty() { 0 } else { 2 };
+        assert_eq!(output.status.code(), Some(code), "{arguments:?} {text}: {said}");
+        assert_eq!(said.lines().count(), expected.len(), "{arguments:?} {text}: {said}");
+        for (line, expected) in said.lines().zip(expected) {
+            assert!(line.contains(expected), "{arguments:?} {text}: {said}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_file_that_is_no_yaml_or_not_there() {
     let home = home("no-yaml");
     let config = home.path().join("daraji.yml");

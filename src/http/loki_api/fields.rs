@@ -54,7 +54,8 @@ impl Look {
         let mut fields = Fields::new();
         let (lines, _) = engine.lines(store, &self.expr, &self.lines, stop)?;
         for line in &lines {
-            for (name, value) in line.metadata.iter().chain(line.parsed.iter()) {
+            let parsed = line.parsed.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+            for (name, value) in line.metadata.iter().chain(parsed) {
                 add(&mut fields, name, value, None);
             }
         }
@@ -66,7 +67,7 @@ impl Look {
                 if object.is_some() != (parser == "json") {
                     continue;
                 }
-                for (name, value) in line.parsed.iter() {
+                for (name, value) in &line.parsed {
                     add(&mut fields, name, value, Some(parser));
                 }
                 if let Some(object) = object {

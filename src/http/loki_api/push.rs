@@ -1,5 +1,7 @@
 //! Records that shippers push.
 
+use std::sync::Arc;
+
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
@@ -16,12 +18,10 @@ use crate::wire::loki_push::{LokiPushError, decode, with_service_name};
 pub(super) async fn push(State(api): State<LokiApi>, headers: HeaderMap, body: Bytes) -> Result<Response, ApiError> {
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or("").to_owned();
     let (kind, encoding) = (text(header::CONTENT_TYPE), text(header::CONTENT_ENCODING));
-    let name_services = api.name_services;
+    let service_labels = Arc::clone(&api.service_labels);
     let decoded = blocking(move || {
         let mut records = decode(&body, &kind, &encoding)?;
-        if name_services {
-            name_streams(&mut records);
-        }
+        name_services(&mut records, &service_labels);
         Ok(records)
     })
     .await;
@@ -40,13 +40,17 @@ pub(super) async fn push(State(api): State<LokiApi>, headers: HeaderMap, body: B
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
-fn name_streams(records: &mut [LogRecord]) {
+/// Gives the streams that have none a `service_name`, which Grafana's log views start from.
+fn name_services(records: &mut [LogRecord], labels: &[String]) {
+    if labels.is_empty() {
+        return;
+    }
     let mut last: Option<(Labels, Labels)> = None;
     for record in records {
         // Records of one stream come together.
         let (plain, named) = match last.take() {
             Some(pair) if pair.0 == record.stream => pair,
-            _ => (record.stream.clone(), with_service_name(&record.stream)),
+            _ => (record.stream.clone(), with_service_name(&record.stream, labels)),
         };
         record.stream = named.clone();
         last = Some((plain, named));

@@ -31,21 +31,22 @@ pub(super) fn lines(lines: &[Line], params: &Params, stats: &Value) -> Json<Valu
 /// `[{"stream": {…}, "values": [[…], …]}, …]` in the order of the first line of each. With `categorize` a stream has
 /// only its own labels and each value a third element; without, a stream is one set of all labels.
 pub(super) fn streams(lines: &[Line], categorize: bool) -> Vec<Value> {
-    let mut places: FxHashMap<Labels, usize> = FxHashMap::default();
-    let mut streams: Vec<(Labels, Vec<Value>)> = Vec::new();
+    let mut places: FxHashMap<Vec<(&str, &str)>, usize> = FxHashMap::default();
+    let mut streams: Vec<(Value, Vec<Value>)> = Vec::new();
     for line in lines {
-        let labels = if categorize { line.stream.clone() } else { merged(line) };
+        let labels = if categorize { line.stream.iter().collect() } else { merged(line) };
         let place = *places.entry(labels).or_insert_with_key(|labels| {
-            streams.push((labels.clone(), Vec::new()));
+            streams.push((members(labels.iter().copied()), Vec::new()));
             streams.len() - 1
         });
         let nanos = line.at.nanos().to_string();
         let value = if categorize {
             let mut categories = Map::new();
-            for (name, labels) in [("structuredMetadata", &line.metadata), ("parsed", &line.parsed)] {
-                if !labels.is_empty() {
-                    categories.insert(name.to_owned(), object(labels));
-                }
+            if !line.metadata.is_empty() {
+                categories.insert("structuredMetadata".to_owned(), object(&line.metadata));
+            }
+            if !line.parsed.is_empty() {
+                categories.insert("parsed".to_owned(), members(made(line)));
             }
             json!([nanos, line.line, categories])
         } else {
@@ -55,22 +56,27 @@ pub(super) fn streams(lines: &[Line], categorize: bool) -> Vec<Value> {
             values.push(value);
         }
     }
-    streams.into_iter().map(|(labels, values)| json!({"stream": object(&labels), "values": values})).collect()
+    streams.into_iter().map(|(labels, values)| json!({"stream": labels, "values": values})).collect()
 }
 
-fn merged(line: &Line) -> Labels {
-    if line.metadata.is_empty() && line.parsed.is_empty() {
-        return line.stream.clone();
-    }
-    let mut builder = line.stream.to_builder();
-    for (name, value) in line.metadata.iter().chain(line.parsed.iter()) {
-        builder.set(name, value);
-    }
-    builder.build()
+/// All labels of a line in order of their names, which are unique.
+fn merged(line: &Line) -> Vec<(&str, &str)> {
+    let mut labels: Vec<_> = line.stream.iter().chain(line.metadata.iter()).chain(made(line)).collect();
+    labels.sort_unstable();
+    labels
+}
+
+/// What stages made.
+fn made(line: &Line) -> impl Iterator<Item = (&str, &str)> {
+    line.parsed.iter().map(|(name, value)| (name.as_str(), value.as_str()))
 }
 
 pub(super) fn object(labels: &Labels) -> Value {
-    labels.iter().map(|(name, value)| (name.to_owned(), Value::from(value))).collect::<Map<_, _>>().into()
+    members(labels.iter())
+}
+
+fn members<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>) -> Value {
+    pairs.map(|(name, value)| (name.to_owned(), Value::from(value))).collect::<Map<_, _>>().into()
 }
 
 /// Numbers on steps.

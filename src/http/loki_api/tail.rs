@@ -89,7 +89,7 @@ impl Tail {
             tokio::select! {
                 received = live.recv(), if state.lines < CATCH_UP_MAX => match received {
                     Ok(batch) => {
-                        state.take(&self.expr, self.start, &batch, &mut sent);
+                        self.take(&mut state, &batch, &mut sent);
                         self.drain(&mut live, &mut state, &mut sent).await?;
                     }
                     Err(RecvError::Lagged(_)) => self.catch_up(&mut live, &mut state, &mut sent).await?,
@@ -113,13 +113,13 @@ impl Tail {
     /// The newest lines since the start, and the sequence numbers of all that may come again.
     async fn history(&self) -> Result<(Vec<Line>, HashSet<u64>), String> {
         let (expr, start, limit) = (Arc::clone(&self.expr), self.start, self.limit);
-        let found = self.api.run(move |store, _, stop| {
+        let found = self.api.run(move |store, engine, stop| {
             let mut query = LogQuery::new(expr.matchers.clone(), start, Timestamp::MAX);
             query.direction = Direction::Backward;
             query.budget = Budget { stop: stop.clone(), ..Budget::default() };
             let (mut lines, mut seqs) = (Vec::new(), HashSet::new());
             store.search(&query, &mut |seq, record| {
-                if let Some(line) = expr.apply(record) {
+                if let Some(line) = engine.line(&expr, record) {
                     lines.push(line);
                     seqs.insert(seq);
                 }
@@ -128,6 +128,17 @@ impl Tail {
             Ok((lines, seqs))
         });
         found.await.map_err(|error| error.message)
+    }
+
+    fn take(&self, state: &mut Live, batch: &CommittedBatch, sent: &mut HashSet<u64>) {
+        let mut lines = Vec::new();
+        for (seq, record) in batch.iter() {
+            state.last_seq = state.last_seq.max(Some(seq));
+            if record.at >= self.start && !sent.remove(&seq) {
+                lines.extend(self.api.engine.line(&self.expr, record));
+            }
+        }
+        state.push(lines);
     }
 
     /// Takes what is waiting already, so that one frame holds it.
@@ -140,7 +151,7 @@ impl Tail {
         use tokio::sync::broadcast::error::TryRecvError;
         while state.lines < FRAME_LINES_MAX {
             match live.try_recv() {
-                Ok(batch) => state.take(&self.expr, self.start, &batch, sent),
+                Ok(batch) => self.take(state, &batch, sent),
                 Err(TryRecvError::Lagged(_)) => return self.catch_up(live, state, sent).await,
                 Err(TryRecvError::Empty | TryRecvError::Closed) => break,
             }
@@ -159,7 +170,7 @@ impl Tail {
         let (expr, after) = (Arc::clone(&self.expr), state.last_seq);
         let start = self.start.max(self.api.clock.now() - CATCH_UP_BACK);
         let skip = sent.clone();
-        let found = self.api.run(move |store: &LogStore, _, stop| {
+        let found = self.api.run(move |store: &LogStore, engine, stop| {
             let mut query = LogQuery::new(expr.matchers.clone(), start, Timestamp::MAX);
             query.budget = Budget { stop: stop.clone(), ..Budget::default() };
             let (mut lines, mut dropped, mut last) = (Vec::new(), Vec::new(), after);
@@ -168,7 +179,7 @@ impl Tail {
                 if after.is_some_and(|after| seq <= after) || skip.contains(&seq) {
                     return ControlFlow::Continue(());
                 }
-                if let Some(line) = expr.apply(record) {
+                if let Some(line) = engine.line(&expr, record) {
                     if lines.len() < CATCH_UP_MAX {
                         lines.push((seq, line));
                     } else if dropped.len() < FRAME_LINES_MAX {
@@ -235,17 +246,6 @@ struct Live {
 }
 
 impl Live {
-    fn take(&mut self, expr: &LogExpr, start: Timestamp, batch: &CommittedBatch, sent: &mut HashSet<u64>) {
-        let mut lines = Vec::new();
-        for (seq, record) in batch.iter() {
-            self.last_seq = self.last_seq.max(Some(seq));
-            if record.at >= start && !sent.remove(&seq) {
-                lines.extend(expr.apply(record));
-            }
-        }
-        self.push(lines);
-    }
-
     fn push(&mut self, lines: Vec<Line>) {
         if !lines.is_empty() {
             self.lines += lines.len();
@@ -272,7 +272,7 @@ impl Live {
 
 #[cfg(test)]
 mod tests {
-    use super::super::PushError;
+    use super::super::{LokiConfig, PushError};
     use super::*;
     use crate::model::{Labels, LogRecord};
     use crate::platform::clock::Clock;
@@ -293,7 +293,7 @@ mod tests {
         };
         append(0, 10);
         let sink = Arc::new(|_| Box::pin(async { Ok::<(), PushError>(()) }) as _);
-        let api = LokiApi::new(Arc::new(logs.clone()), clock, sink);
+        let api = LokiApi::new(Arc::new(logs.clone()), clock, sink, LokiConfig::default());
         let tail = Tail::new(api, Params::of("query=%7Bmember%3D%22n1%22%7D&limit=4")).unwrap();
         let mut live = logs.subscribe();
         append(10, 15);

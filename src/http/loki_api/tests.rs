@@ -42,11 +42,15 @@ impl Served {
     }
 
     async fn start_with(sink: fn(&Arc<LogStore>) -> PushSink) -> Self {
+        Self::start_as(sink, LokiConfig::default()).await
+    }
+
+    async fn start_as(sink: fn(&Arc<LogStore>) -> PushSink, config: LokiConfig) -> Self {
         let dir = tempfile::Builder::new().prefix("daraji-loki-api-").tempdir().unwrap();
         let clock = Clock::manual(Timestamp::from_secs(BASE_SECS + 60));
         let (logs, _) = LogStore::open(dir.path(), LogOptions::default(), &Disk::real(), &clock).unwrap();
         let logs = Arc::new(logs);
-        let api = LokiApi::new(Arc::clone(&logs), clock, sink(&logs));
+        let api = LokiApi::new(Arc::clone(&logs), clock, sink(&logs), config);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let tasks = TaskGroup::new("test");
@@ -148,6 +152,19 @@ async fn lines_have_two_elements_and_all_labels() {
 }
 
 #[tokio::test]
+async fn labels_made_by_stages_may_be_empty() {
+    let served = Served::start().await;
+    served.logs.append(None, &[record(1, "n1", "info", "user= took=5ms", &[])]).unwrap();
+    let target = range(r#"{member="n1"} | logfmt --keep-empty | drop cluster, severity"#, "");
+    let answer = served.get(&target).await;
+    let stream = json!({"detected_level": "info", "member": "n1", "took": "5ms", "user": ""});
+    assert_eq!(answer["data"]["result"][0]["stream"], stream);
+    let flags = ["X-Loki-Response-Encoding-Flags: categorize-labels"];
+    let (_, _, body) = served.ask("GET", &target, &flags, b"").await;
+    assert!(body.contains(r#""parsed":{"took":"5ms","user":""}"#), "{body}");
+}
+
+#[tokio::test]
 async fn categorized_lines_have_three_elements_and_the_flags_come_first() {
     let served = Served::with_lines().await;
     let target = range(r#"{member="n1"} | logfmt | drop detected_level"#, "&direction=FORWARD");
@@ -220,22 +237,23 @@ async fn labels_and_series() {
 #[tokio::test]
 async fn volumes_and_stats() {
     let served = Served::with_lines().await;
+    // Fields weigh too: 8 bytes each, and every text once.
     let stats = served.get(&encoded("index/stats?", r#"{member="n1"}"#)).await;
-    assert_eq!(stats, json!({"streams": 1, "chunks": 1, "bytes": 32, "entries": 2}));
+    assert_eq!(stats, json!({"streams": 1, "chunks": 1, "bytes": 53, "entries": 2}));
     let at = BASE_SECS + 60;
     let volume = served.get(&encoded("index/volume?", r#"{cluster="demo"}"#)).await;
-    assert_eq!(volume["data"]["result"], json!([{"metric": {"cluster": "demo"}, "value": [at, "68"]}]));
+    assert_eq!(volume["data"]["result"], json!([{"metric": {"cluster": "demo"}, "value": [at, "89"]}]));
     let volume = served.get(&encoded("index/volume?targetLabels=member&", r#"{cluster="demo"}"#)).await;
     let expected = json!([
+        {"metric": {"member": "n1"}, "value": [at, "53"]},
         {"metric": {"member": "n2"}, "value": [at, "36"]},
-        {"metric": {"member": "n1"}, "value": [at, "32"]},
     ]);
     assert_eq!(volume["data"]["result"], expected);
     let volume = served.get(&encoded("index/volume?aggregateBy=labels&limit=1&", r#"{cluster="demo"}"#)).await;
-    assert_eq!(volume["data"]["result"], json!([{"metric": {"cluster": ""}, "value": [at, "68"]}]));
+    assert_eq!(volume["data"]["result"], json!([{"metric": {"cluster": ""}, "value": [at, "89"]}]));
     let times = format!("index/volume_range?targetLabels=member&start={BASE_SECS}&end={at}&step=2&");
     let volume = served.get(&encoded(&times, r#"{member="n1"}"#)).await;
-    let values = json!([[BASE_SECS, "16"], [BASE_SECS + 2, "16"]]);
+    let values = json!([[BASE_SECS, "28"], [BASE_SECS + 2, "25"]]);
     assert_eq!(
         volume["data"],
         json!({"resultType": "matrix", "result": [{"metric": {"member": "n1"}, "values": values}]})
@@ -316,6 +334,40 @@ async fn pushed_lines_are_searchable() {
     // Larger than is taken, by its own header.
     let (status, ..) = served.ask("POST", "/loki/api/v1/push", &[], b"\x80\x80\x80\x80\x04x").await;
     assert_eq!(status, 413);
+}
+
+#[tokio::test]
+async fn discovery_is_as_configured() {
+    let time = ((BASE_SECS + 1) * 1_000_000_000).to_string();
+    let pushed = json!({"streams": [
+        {"stream": {"severity": "warning", "app": "web", "team": "db"}, "values": [[time, "hello"]]},
+        {"stream": {"severity": "warning", "app": "api"}, "values": [[time, "hello"]]},
+    ]});
+    for (labels, levels, streams) in [
+        (&["team", "app"][..], false, ["api", "db"].map(|name| json!({"service_name": name}))),
+        (
+            &["team"],
+            true,
+            ["unknown_service", "db"].map(|name| json!({"service_name": name, "detected_level": "warn"})),
+        ),
+        (&[], true, [json!({"detected_level": "warn"}), json!({"detected_level": "warn"})]),
+    ] {
+        let names: Vec<String> = labels.iter().map(|label| (*label).to_owned()).collect();
+        let config = LokiConfig { discover_service_name: names, discover_log_levels: levels };
+        let served = Served::start_as(storing, config).await;
+        assert_eq!(served.push(&pushed).await, 204);
+        for (app, stream) in ["api", "web"].iter().zip(streams) {
+            let answer = served.get(&range(&format!("{{app={app:?}}} | drop app, team, severity"), "")).await;
+            assert_eq!(answer["data"]["result"][0]["stream"], stream, "{app}: {labels:?}");
+        }
+        let answer =
+            served.get(&encoded("query?time=1700000010&", r#"sum by (detected_level) (rate({app="web"}[1m]))"#)).await;
+        let metric = if levels { json!({"detected_level": "warn"}) } else { json!({}) };
+        assert_eq!(answer["data"]["result"][0]["metric"], metric);
+        let limits = served.get("/loki/api/v1/drilldown-limits").await;
+        assert_eq!(limits["limits"]["discover_service_name"], json!(labels));
+        assert_eq!(limits["limits"]["discover_log_levels"], levels);
+    }
 }
 
 #[tokio::test]

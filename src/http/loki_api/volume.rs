@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use super::params::Params;
 use super::{Answer, ApiError, LokiApi, matchers, shapes};
 use crate::model::{Labels, MatchOp, Matcher, Timestamp};
-use crate::store::logs::{Budget, LogQuery};
+use crate::store::logs::{Budget, LogQuery, Measure};
 
 const SERIES_DEFAULT: usize = 100;
 
@@ -22,7 +22,7 @@ pub(super) async fn stats(State(api): State<LokiApi>, params: Params) -> Answer 
         query.budget = Budget { stop: stop.clone(), ..Budget::default() };
         let (mut entries, mut bytes) = (0u64, 0u64);
         let mut streams = std::collections::HashSet::new();
-        store.tally(&query, &mut |_, labels, length| {
+        store.tally(&query, Measure::Record, &mut |_, labels, length| {
             entries += 1;
             bytes += length;
             if !streams.contains(labels) {
@@ -129,7 +129,7 @@ impl Plan {
             query.budget = Budget { stop: stop.clone(), ..Budget::default() };
             let mut keys: FxHashMap<Labels, Vec<Key>> = FxHashMap::default();
             let mut volumes: BTreeMap<Key, BTreeMap<Timestamp, u64>> = BTreeMap::new();
-            store.tally(&query, &mut |at, labels, length| {
+            store.tally(&query, Measure::Record, &mut |at, labels, length| {
                 if !keys.contains_key(labels) {
                     keys.insert(labels.clone(), self.keys(labels));
                 }

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::model::Matcher;
+use crate::model::quote::Quoted;
 
 use super::filters::{LabelFilter, LineFilter};
 use super::parsers::{Extraction, PatternParser, RegexpParser};
@@ -369,15 +370,15 @@ impl fmt::Display for Stage {
                 f.write_str(if *keep_empty { " --keep-empty" } else { "" })?;
                 with_extractions(f, extractions)
             }
-            Self::Regexp(parser) => write!(f, "| regexp {:?}", parser.text()),
-            Self::Pattern(parser) => write!(f, "| pattern {:?}", parser.text()),
+            Self::Regexp(parser) => write!(f, "| regexp {}", Quoted(parser.text())),
+            Self::Pattern(parser) => write!(f, "| pattern {}", Quoted(parser.text())),
             Self::Unpack => f.write_str("| unpack"),
             Self::Decolorize => f.write_str("| decolorize"),
-            Self::LineFormat(template) => write!(f, "| line_format {:?}", template.text()),
+            Self::LineFormat(template) => write!(f, "| line_format {}", Quoted(template.text())),
             Self::LabelFormat(formats) => {
                 let formats = formats.iter().map(|(name, source)| match source {
                     LabelSource::Label(label) => format!("{name}={label}"),
-                    LabelSource::Template(template) => format!("{name}={:?}", template.text()),
+                    LabelSource::Template(template) => format!("{name}={}", Quoted(template.text())),
                 });
                 write!(f, "| label_format {}", join(formats))
             }
@@ -425,7 +426,7 @@ impl fmt::Display for RangeAgg {
 
 impl fmt::Display for Matching {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.on || !self.labels.is_empty() {
+        if self.on || !self.labels.is_empty() || self.cardinality != Cardinality::OneToOne {
             write!(f, " {} ({})", if self.on { "on" } else { "ignoring" }, join(&self.labels))?;
         }
         match &self.cardinality {
@@ -457,7 +458,8 @@ impl fmt::Display for MetricExpr {
             Self::Literal(value) => value.fmt(f),
             Self::Constant(value) => write!(f, "vector({value})"),
             Self::LabelReplace { inner, destination, replacement, source, pattern, .. } => {
-                write!(f, "label_replace({inner}, {destination:?}, {replacement:?}, {source:?}, {pattern:?})")
+                let texts = [destination, replacement, source, pattern].map(|text| Quoted(text));
+                write!(f, "label_replace({inner}, {})", join(texts))
             }
         }
     }

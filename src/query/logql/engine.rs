@@ -53,6 +53,8 @@ pub struct EngineOptions {
     pub points_max: usize,
     pub series_max: usize,
     pub steps_max: i64,
+    /// Whether lines get the label `detected_level`, from their stream's `severity`.
+    pub detect_levels: bool,
 }
 
 impl Default for EngineOptions {
@@ -63,6 +65,7 @@ impl Default for EngineOptions {
             points_max: 5_000_000,
             series_max: 500,
             steps_max: 11_000,
+            detect_levels: true,
         }
     }
 }
@@ -86,8 +89,8 @@ pub struct Line {
     pub stream: Labels,
     /// The record's fields that are left.
     pub metadata: Labels,
-    /// What stages made.
-    pub parsed: Labels,
+    /// What stages made, by name; unlike other labels these may be empty.
+    pub parsed: Vec<(String, String)>,
 }
 
 /// The times that a metric expression is evaluated at: `start`, `start + step` … up to and including `end`.
@@ -192,7 +195,7 @@ impl Engine {
         let mut lines = Vec::new();
         let mut late = false;
         let stats = store.search(&search, &mut |_, record| {
-            lines.extend(line_of(expr, record));
+            lines.extend(line_of(expr, record, self.options.detect_levels));
             late = Instant::now() >= deadline;
             if late || lines.len() >= query.limit { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })?;
@@ -222,12 +225,15 @@ impl Engine {
         Ok((value, run.stats))
     }
 
+    /// The line as the pipeline leaves it; `None` when the record is of another stream or is held back. For tails.
+    pub fn line(&self, expr: &LogExpr, record: &LogRecord) -> Option<Line> {
+        let fits = expr.matchers.iter().all(|matcher| matcher.matches(&record.stream));
+        if fits { line_of(expr, record, self.options.detect_levels) } else { None }
+    }
+
     /// For rules: the samples of a metric expression at one time.
     pub fn instant_text(&self, store: &LogStore, text: &str, at: Timestamp) -> Result<Vec<(Labels, f64)>, QueryError> {
-        let Expr::Metric(expr) = parse(text)? else {
-            return Err(QueryError::Invalid("a rule needs numbers: count_over_time, rate and the like".to_owned()));
-        };
-        let (value, _) = self.numbers(store, &expr, Grid::instant(at), &CancellationToken::new())?;
+        let (value, _) = self.numbers(store, &parse_rule(text)?, Grid::instant(at), &CancellationToken::new())?;
         Ok(match value {
             Value::Scalar(values) => values.into_iter().map(|value| (Labels::default(), value)).collect(),
             Value::Vector(series) => series
@@ -238,29 +244,32 @@ impl Engine {
     }
 }
 
-impl LogExpr {
-    /// The line as the pipeline leaves it; `None` when it is held back. For tails.
-    pub fn apply(&self, record: &LogRecord) -> Option<Line> {
-        let fits = self.matchers.iter().all(|matcher| matcher.matches(&record.stream));
-        if fits { line_of(self, record) } else { None }
+/// Parses the expression of a rule, which must give numbers.
+pub fn parse_rule(text: &str) -> Result<MetricExpr, QueryError> {
+    match parse(text)? {
+        Expr::Metric(expr) => Ok(expr),
+        Expr::Log(_) => Err(QueryError::Invalid("a rule needs numbers: count_over_time, rate and the like".to_owned())),
     }
 }
 
-fn line_of(expr: &LogExpr, record: &LogRecord) -> Option<Line> {
-    let passed = expr.run(record, true)?;
-    let mut parts: [LabelsBuilder; 3] = Default::default();
-    for item in passed.labels.iter() {
-        let index = match item.category {
-            Category::Stream => 0,
-            Category::Metadata => 1,
-            Category::Parsed => 2,
-        };
-        if let Some(part) = parts.get_mut(index) {
-            part.set(&*item.name, &*item.value);
+fn line_of(expr: &LogExpr, record: &LogRecord, detect_levels: bool) -> Option<Line> {
+    let out = expr.run(record, detect_levels)?;
+    let (mut stream, mut metadata) = (LabelsBuilder::default(), LabelsBuilder::default());
+    let mut parsed = Vec::new();
+    for item in out.labels.iter() {
+        match item.category {
+            Category::Stream => {
+                stream.set(&*item.name, &*item.value);
+            }
+            Category::Metadata => {
+                metadata.set(&*item.name, &*item.value);
+            }
+            Category::Parsed => parsed.push((item.name.to_string(), item.value.to_string())),
         }
     }
-    let [stream, metadata, made] = parts.map(LabelsBuilder::build);
-    Some(Line { at: record.at, line: passed.line.into_owned(), stream, metadata, parsed: made })
+    parsed.sort();
+    let line = out.line.into_owned();
+    Some(Line { at: record.at, line, stream: stream.build(), metadata: metadata.build(), parsed })
 }
 
 impl Run<'_> {

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use regex::{Regex, RegexBuilder};
 
 use crate::model::Matcher;
+use crate::model::quote::Quoted;
 
 use super::labels::LineLabels;
 use super::parsers::PatternParser;
@@ -60,10 +61,10 @@ impl fmt::Display for LineFilter {
         for (index, test) in self.tests.iter().enumerate() {
             f.write_str(if index == 0 { " " } else { " or " })?;
             match test {
-                LineTest::Contains(text) => write!(f, "{text:?}")?,
-                LineTest::Matches(regex) => write!(f, "{:?}", regex.as_str())?,
-                LineTest::Pattern(pattern) => write!(f, "{:?}", pattern.text())?,
-                LineTest::Ip(ip) => write!(f, "ip({:?})", ip.text)?,
+                LineTest::Contains(text) => Quoted(text).fmt(f)?,
+                LineTest::Matches(regex) => Quoted(regex.as_str()).fmt(f)?,
+                LineTest::Pattern(pattern) => Quoted(pattern.text()).fmt(f)?,
+                LineTest::Ip(ip) => write!(f, "ip({})", Quoted(&ip.text))?,
             }
         }
         Ok(())
@@ -208,7 +209,7 @@ impl fmt::Display for LabelTest {
             Self::Number { name, op, value, unit: Unit::Bytes } => write!(f, "{name}{op}{value}B"),
             Self::Number { name, op, value, unit: Unit::Plain } => write!(f, "{name}{op}{value}"),
             Self::Ip { name, negated, pattern } => {
-                write!(f, "{name}{}ip({:?})", if *negated { "!=" } else { "=" }, pattern.text)
+                write!(f, "{name}{}ip({})", if *negated { "!=" } else { "=" }, Quoted(&pattern.text))
             }
             Self::And(left, right) => write!(f, "({left}, {right})"),
             Self::Or(left, right) => write!(f, "({left} or {right})"),

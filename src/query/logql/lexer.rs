@@ -146,7 +146,7 @@ impl<'a> Lexer<'a> {
         };
         let word = self.take(end);
         let hex = word.strip_prefix("0x").and_then(|digits| u64::from_str_radix(digits, 16).ok());
-        if let Some(number) = word.parse::<f64>().ok().or(hex.map(|number| number as f64)) {
+        if let Some(number) = word.parse::<f64>().ok().filter(|n| n.is_finite()).or(hex.map(|number| number as f64)) {
             return Ok(Tok::Number(number));
         }
         let duration = parse_duration_ns(word).map(Tok::Duration);

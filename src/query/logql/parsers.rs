@@ -5,6 +5,8 @@ use std::fmt;
 use regex::Regex;
 use serde_json::Value;
 
+use crate::model::quote::Quoted;
+
 use super::labels::{LineLabels, sanitize};
 
 const JSON_ERROR: &str = "JSONParserErr";
@@ -20,7 +22,7 @@ pub struct Extraction {
 
 impl fmt::Display for Extraction {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}={:?}", self.name, self.path)
+        write!(f, "{}={}", self.name, Quoted(&self.path))
     }
 }
 

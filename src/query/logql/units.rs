@@ -39,7 +39,7 @@ pub(super) fn parse_duration_ns(text: &str) -> Option<f64> {
         total += number.parse::<f64>().ok()? * factor;
         rest = after;
     }
-    Some(sign * total)
+    Some(sign * total).filter(|ns| ns.is_finite())
 }
 
 /// Prints nanoseconds as Go does for whole units: `5m0s` is `5m`, `1500ms` is `1s500ms`.
@@ -102,7 +102,7 @@ pub(super) fn parse_bytes(text: &str) -> Option<f64> {
     let number: f64 = number.replace(',', "").parse().ok()?;
     let unit = unit.trim().to_ascii_lowercase();
     let factor = BYTE_UNITS.iter().find(|(name, _)| *name == unit)?.1;
-    Some((number * factor).trunc())
+    Some((number * factor).trunc()).filter(|bytes| bytes.is_finite())
 }
 
 #[cfg(test)]

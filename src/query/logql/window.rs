@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use rustc_hash::FxHashMap;
 
 use crate::model::{Labels, LabelsBuilder, LogRecord, MatchOp, Timestamp};
-use crate::store::logs::{Budget, LogQuery};
+use crate::store::logs::{Budget, LogQuery, Measure};
 
 use super::ast::{Grouping, RangeAgg, RangeOp};
 use super::engine::{QueryError, Run, Series};
@@ -80,7 +80,7 @@ fn tally(
     let mut groups: FxHashMap<Labels, Labels> = FxHashMap::default();
     let mut points: BTreeMap<Labels, Vec<Point>> = BTreeMap::new();
     let mut taken = run.points;
-    let stats = run.store.tally(query, &mut |at, stream, bytes| {
+    let stats = run.store.tally(query, Measure::Line, &mut |at, stream, bytes| {
         let group = match groups.get(stream) {
             Some(group) => group,
             None => groups.entry(stream.clone()).or_insert_with(|| stream.only(&names)),
@@ -126,8 +126,9 @@ fn scan(
     let mut points: BTreeMap<Labels, Vec<Point>> = BTreeMap::new();
     let mut failed = None;
     let mut taken = 0_usize;
+    let detect_levels = run.options.detect_levels;
     let stats = run.store.search(query, &mut |_, record| {
-        match sample(range, only, record) {
+        match sample(range, only, record, detect_levels) {
             Ok(Some((labels, value))) => points.entry(labels).or_default().push((record.at.nanos(), value)),
             Ok(None) => {}
             Err(error) => failed = Some(error),
@@ -147,8 +148,13 @@ fn scan(
 }
 
 /// What one line adds, and to which series.
-fn sample(range: &RangeAgg, only: Option<&[String]>, record: &LogRecord) -> Result<Option<(Labels, f64)>, QueryError> {
-    let Some(mut passed) = range.log.run(record, true) else { return Ok(None) };
+fn sample(
+    range: &RangeAgg,
+    only: Option<&[String]>,
+    record: &LogRecord,
+    detect_levels: bool,
+) -> Result<Option<(Labels, f64)>, QueryError> {
+    let Some(mut passed) = range.log.run(record, detect_levels) else { return Ok(None) };
     let value = match &range.unwrap {
         Some(unwrap) => match unwrap.value(&mut passed.labels) {
             Some(value) => value,
@@ -163,19 +169,24 @@ fn sample(range: &RangeAgg, only: Option<&[String]>, record: &LogRecord) -> Resu
             "pipeline error: '{error}' for a line: {details}. Use a label filter to skip such lines, as in | __error__=\"\""
         )));
     }
-    Ok(Some((labels_of(&passed.labels, range.grouping.as_ref(), only), value)))
+    // The level is for Grafana's colours; nobody counts by it unless asked.
+    let implied = (detect_levels && range.grouping.is_none() && only.is_none()).then_some("detected_level");
+    Ok(Some((labels_of(&passed.labels, range.grouping.as_ref(), only, implied), value)))
 }
 
-fn labels_of(labels: &LineLabels<'_>, grouping: Option<&Grouping>, only: Option<&[String]>) -> Labels {
+fn labels_of(
+    labels: &LineLabels<'_>,
+    grouping: Option<&Grouping>,
+    only: Option<&[String]>,
+    hidden: Option<&str>,
+) -> Labels {
     let kept = |name: &str| {
         let in_group =
             grouping.is_none_or(|grouping| grouping.labels.iter().any(|label| label == name) != grouping.without);
         in_group && only.is_none_or(|only| only.iter().any(|label| label == name))
     };
-    // The level is for Grafana's colours; nobody counts by it unless asked.
-    let implied = |name: &str| name == "detected_level" && grouping.is_none() && only.is_none();
     let mut builder = LabelsBuilder::default();
-    for item in labels.iter().filter(|item| kept(&item.name) && !implied(&item.name)) {
+    for item in labels.iter().filter(|item| kept(&item.name) && hidden != Some(&*item.name)) {
         builder.set(&*item.name, &*item.value);
     }
     builder.build()

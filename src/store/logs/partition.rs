@@ -25,9 +25,10 @@ use crate::platform::disk::Disk;
 use super::codec;
 use super::directory::DiskDirectory;
 use super::tokens::tokens;
+use super::weight::{FieldScale, Measure};
 
 /// Version of everything in a partition. A reader refuses another one.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 /// tantivy's least arena; the writer exists only while a seal runs.
 const WRITER_ARENA_BYTES: usize = 15_000_000;
 const NANOS_PER_DAY: i64 = 86_400_000_000_000;
@@ -70,6 +71,7 @@ struct Fields {
     at: Field,
     seq: Field,
     bytes: Field,
+    field_bytes: Field,
     stream: Field,
     tokens: Field,
     body: Field,
@@ -85,6 +87,7 @@ fn schema() -> (Schema, Fields) {
         at: builder.add_i64_field("at", NumericOptions::default() | FAST),
         seq: builder.add_u64_field("seq", NumericOptions::default() | FAST),
         bytes: builder.add_u64_field("bytes", NumericOptions::default() | FAST),
+        field_bytes: builder.add_u64_field("field_bytes", NumericOptions::default() | FAST),
         stream: builder.add_text_field("stream", ids_only("raw").set_fast("raw")),
         tokens: builder.add_text_field("tokens", ids_only("raw")),
         body: builder.add_bytes_field("body", BytesOptions::default() | STORED),
@@ -139,9 +142,12 @@ impl Partition {
         frames_before: u64,
     ) -> tantivy::Result<()> {
         let mut writer: IndexWriter = self.index.writer_with_num_threads(1, WRITER_ARENA_BYTES)?;
+        let mut scale = FieldScale::default();
         for (seq, record) in records {
             if super::frame_of(seq) >= self.frames_before {
-                writer.add_document(self.document(seq, record))?;
+                let mut document = self.document(seq, record);
+                document.add_u64(self.fields.field_bytes, scale.weigh(record));
+                writer.add_document(document)?;
             }
         }
         let mut commit = writer.prepare_commit()?;
@@ -209,6 +215,7 @@ pub(super) struct Segment {
     at: Column<i64>,
     seq: Column<u64>,
     bytes: Column<u64>,
+    field_bytes: Column<u64>,
     stream: Option<Column<u64>>,
     /// Labels by the ordinal in `stream`.
     pub(super) streams: Vec<Labels>,
@@ -242,7 +249,8 @@ impl Segment {
             }
         };
         let (at, seq, bytes) = (columns.i64("at")?, columns.u64("seq")?, columns.u64("bytes")?);
-        Ok(Self { reader, fields, at, seq, bytes, stream, streams })
+        let field_bytes = columns.u64("field_bytes")?;
+        Ok(Self { reader, fields, at, seq, bytes, field_bytes, stream, streams })
     }
 
     /// Whether any record may lie in `[start, end)`.
@@ -250,9 +258,13 @@ impl Segment {
         self.reader.max_doc() > 0 && self.at.min_value() < end.nanos() && self.at.max_value() >= start.nanos()
     }
 
-    /// Bytes of a record's line, without reading it.
-    pub(super) fn line_bytes(&self, doc: DocId) -> u64 {
-        self.bytes.first(doc).unwrap_or(0)
+    /// Bytes of a record, without reading it.
+    pub(super) fn bytes_of(&self, doc: DocId, measure: Measure) -> u64 {
+        let line = self.bytes.first(doc).unwrap_or(0);
+        match measure {
+            Measure::Line => line,
+            Measure::Record => line + self.field_bytes.first(doc).unwrap_or(0),
+        }
     }
 
     /// Records in `[start, end)` of the wanted streams (by ordinal) that have all the tokens.

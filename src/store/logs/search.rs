@@ -14,6 +14,7 @@ use crate::model::{Labels, LogRecord, Matcher, Timestamp};
 
 use super::partition::{Bodies, PartitionView, day_name, day_of, day_start};
 use super::tokens::required_tokens;
+use super::weight::{FieldScale, Measure};
 use super::{CommittedBatch, LogStore, LogStoreError, State};
 
 /// Positions held at once.
@@ -128,11 +129,12 @@ impl LogStore {
 }
 
 impl LogStore {
-    /// Like [`LogStore::search`], but only what the columns know: time, stream and bytes of the line, in no particular
-    /// order, without reading a line. Needles and limit do not apply.
+    /// Like [`LogStore::search`], but only what the columns know: time, stream and bytes, in no particular order,
+    /// without reading a line. Needles and limit do not apply.
     pub fn tally(
         &self,
         query: &LogQuery,
+        measure: Measure,
         visit: &mut dyn FnMut(Timestamp, &Labels, u64),
     ) -> Result<SearchStats, LogStoreError> {
         let snapshot = self.0.state.read().clone();
@@ -147,11 +149,14 @@ impl LogStore {
             streams.insert(labels.clone(), matches);
             matches
         };
-        let memory = snapshot.active.iter().chain(snapshot.frozen.iter());
+        let mut scale = FieldScale::default();
+        // In the order of arrival.
+        let memory = snapshot.frozen.iter().chain(snapshot.active.iter());
         for record in memory.filter(|batch| batch.min < end && batch.max >= start).flat_map(|batch| &batch.records) {
             if record.at >= start && record.at < end && matches(&record.stream) {
                 stats.found += 1;
-                visit(record.at, &record.stream, record.line.len() as u64);
+                let fields = if measure == Measure::Record { scale.weigh(record) } else { 0 };
+                visit(record.at, &record.stream, record.line.len() as u64 + fields);
             }
         }
         for partition in &snapshot.partitions {
@@ -163,7 +168,7 @@ impl LogStore {
                 let found = segment.positions((start, end), &wanted, &[], |position| {
                     if let Some(labels) = segment.streams.get(position.stream as usize) {
                         stats.found += 1;
-                        visit(position.at, labels, segment.line_bytes(position.doc));
+                        visit(position.at, labels, segment.bytes_of(position.doc, measure));
                     }
                 });
                 found.map_err(|source| read_error(partition, source))?;

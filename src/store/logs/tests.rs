@@ -55,6 +55,28 @@ fn all(store: &LogStore) -> Vec<String> {
     lines_of(store, |_| {})
 }
 
+/// Bytes of everything.
+fn weight(store: &LogStore, measure: Measure) -> u64 {
+    let query = LogQuery::new(Vec::new(), Timestamp::MIN, Timestamp::MAX);
+    let mut total = 0;
+    store.tally(&query, measure, &mut |_, _, bytes| total += bytes).unwrap();
+    total
+}
+
+#[test]
+fn records_weigh_the_same_in_memory_and_sealed() {
+    let fixture = Fixture::new();
+    let (store, _) = fixture.open();
+    store.append(None, &[record(1, "n1", "one"), record(2, "n2", "two")]).unwrap();
+    store.append(None, &[record(3, "n1", "three")]).unwrap();
+    for when in ["in memory", "sealed"] {
+        assert_eq!(weight(&store, Measure::Line), 11, "{when}");
+        // 8 for each of three fields, and `pid` and `1` for each of two streams.
+        assert_eq!(weight(&store, Measure::Record), 11 + 3 * 8 + 2 * 4, "{when}");
+        store.seal().unwrap();
+    }
+}
+
 fn origin(seq: u64) -> Origin {
     Origin { agent: "n1".to_owned(), generation: 7, seq }
 }
@@ -361,7 +383,7 @@ mod oracle {
             prop_assert_eq!(found, expected);
 
             let mut tallied = Vec::new();
-            store.tally(&query, &mut |at, labels, bytes| tallied.push((at, labels.clone(), bytes))).unwrap();
+            store.tally(&query, Measure::Line, &mut |at, labels, bytes| tallied.push((at, labels.clone(), bytes))).unwrap();
             query.needles.clear();
             query.limit = None;
             let mut searched = Vec::new();

@@ -8,7 +8,7 @@ import os
 import secrets
 from pathlib import Path
 
-from .base import HOME
+from .base import HOME, STATE_ROOT
 from .model import (ETCD_PEER_PORT, ETCD_PORT, HAPROXY_METRICS_PORT, HAPROXY_PRIMARY_PORT, HAPROXY_REPLICA_PORT,
                     MONITOR, PATRONI_PORT, PGBOUNCER_PORT, POSTGRES_PORT, SERVER_PORT, SMTP_PORT, WEBHOOK_PORT, write_file)
 from .probe import postgres_bin, postgres_major
@@ -251,8 +251,11 @@ def _receivers(lab):
         "email_configs": [{"to": "dba@example.org", "from": "daraji@example.org", "smarthost": f"{address}:{SMTP_PORT}",
                            "require_tls": False, "send_resolved": True}],
     }
-    route = {"receiver": "oncall", "group_by": ["cluster"], "group_wait": "5s", "group_interval": "30s", "repeat_interval": "1h"}
-    return {"route": route, "receivers": [receiver]}
+    # The agents see the machine's own disks too, which are none of the lab's business.
+    elsewhere = {"receiver": "nobody", "matchers": [f'mountpoint!~"|{STATE_ROOT}/.*"']}
+    route = {"receiver": "oncall", "group_by": ["cluster"], "group_wait": "5s", "group_interval": "30s",
+             "repeat_interval": "1h", "routes": [elsewhere]}
+    return {"route": route, "receivers": [receiver, {"name": "nobody"}]}
 
 
 def messages_dir(lab):

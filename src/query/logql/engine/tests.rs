@@ -129,7 +129,8 @@ fn lines_come_in_the_asked_order() {
     let seconds =
         |lines: &[Line]| lines.iter().map(|line| line.at.nanos() / 1_000_000_000 - BASE_SECS).collect::<Vec<_>>();
     assert_eq!(seconds(&backward), [59, 55]);
-    assert_eq!(backward[0].parsed.get("took"), Some("59ms"));
+    let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    assert_eq!(backward[0].parsed, [pair("path", "/x3"), pair("took", "59ms")]);
     assert_eq!(backward[0].metadata.get("pid"), Some("102"));
     assert_eq!(backward[0].stream.get("member"), Some("n2"));
     query.direction = Direction::Forward;

@@ -28,6 +28,18 @@ fn canonical_text_is_stable() {
             r#"quantile_over_time(0.99, {a="b"} | json | unwrap duration(took) [5m]) by (m)"#,
             r#"quantile_over_time(0.99, {a="b"} | json | unwrap duration(took) [5m]) by (m)"#,
         ),
+        (
+            r#"{a="b"} | regexp "x\x04(?P<y>.)" |= "\u200b" | line_format "\x1b[0m\n" | json y="z[\"\x01\"]""#,
+            r#"{a="b"} | regexp "x\x04(?P<y>.)" |= "\u200b" | line_format "\x1b[0m\n" | json y="z[\"\x01\"]""#,
+        ),
+        (
+            r#"label_replace(vector(1), "a", "\x01", "b", "\x02")"#,
+            r#"label_replace(vector(1), "a", "\x01", "b", "\x02")"#,
+        ),
+        (
+            r#"rate({a="b"}[1m]) * ignoring() group_left rate({a="b"}[1m])"#,
+            r#"(rate({a="b"} [1m]) * ignoring () group_left () rate({a="b"} [1m]))"#,
+        ),
     ] {
         check(text, expected);
         check(expected, expected);
@@ -53,9 +65,16 @@ fn errors_name_their_place() {
     ] {
         assert_eq!(parse(text).unwrap_err().to_string(), error, "{text}");
     }
-    for bad in
-        ["{}", "{a=~\".*\"}", "{a=~\"(\"}", "{a=\"b\"} | nothing", "rate({a=\"b\"}[0s])", "1 and 2", &"(".repeat(500)]
-    {
+    for bad in [
+        "{}",
+        "{a=~\".*\"}",
+        "{a=~\"(\"}",
+        "{a=\"b\"} | nothing",
+        "rate({a=\"b\"}[0s])",
+        "1 and 2",
+        "1e999",
+        &"(".repeat(500),
+    ] {
         assert!(parse(bad).is_err(), "{bad}");
     }
 }
