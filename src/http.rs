@@ -3,6 +3,7 @@
 //! Invariant: handlers are thin. They turn a request into a call of a lower layer and the result into the shape that
 //! the API's clients expect; nothing is decided here.
 
+mod admission;
 pub mod agent_push;
 pub mod alertmanager_api;
 pub mod auth;

@@ -94,9 +94,20 @@ pub async fn main(args: ServeArgs, clock: Clock) -> anyhow::Result<ExitCode> {
     };
     let (reload, mut reloads) = mpsc::channel(RELOADS_MAX);
     let server = Server::start(plan, args, reload, clock).await?;
-    server.run_until_signal(&mut reloads).await;
+    let ended = server.run_until_signal(&mut reloads).await;
     server.stop().await;
-    Ok(ExitCode::SUCCESS)
+    Ok(match ended {
+        Ended::Asked => ExitCode::SUCCESS,
+        // A supervisor starts again what ends with a failure.
+        Ended::PartDied => ExitCode::FAILURE,
+    })
+}
+
+/// Why the server ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ended {
+    Asked,
+    PartDied,
 }
 
 #[derive(Clone, Debug)]
@@ -326,7 +337,7 @@ impl Server {
     }
 
     /// Waits for a signal to end; SIGHUP and `POST /-/reload` read the configuration again.
-    async fn run_until_signal(&self, reloads: &mut mpsc::Receiver<oneshot::Sender<ReloadReport>>) {
+    async fn run_until_signal(&self, reloads: &mut mpsc::Receiver<oneshot::Sender<ReloadReport>>) -> Ended {
         use tokio::signal::unix::{SignalKind, signal};
         let (Ok(mut terminate), Ok(mut hangup)) = (signal(SignalKind::terminate()), signal(SignalKind::hangup()))
         else {
@@ -334,19 +345,28 @@ impl Server {
             return std::future::pending().await;
         };
         info!("ready");
-        let brains = self.brains.stop_token();
-        let writers = self.writers.stop_token();
+        let died = self.groups().map(|group| Box::pin(group.stop_token().cancelled_owned()));
+        let mut died = futures_util::future::select_all(died);
         loop {
             tokio::select! {
-                _ = tokio::signal::ctrl_c() => return,
-                _ = terminate.recv() => return,
+                _ = tokio::signal::ctrl_c() => return Ended::Asked,
+                _ = terminate.recv() => return Ended::Asked,
                 _ = hangup.recv() => drop(self.read_configuration_again()),
                 // Whoever asked may be gone.
                 Some(answer) = reloads.recv() => drop(answer.send(self.read_configuration_again())),
-                () = brains.cancelled() => return error!("the judge died, stopping"),
-                () = writers.cancelled() => return error!("the writer died, stopping"),
+                _ = &mut died => {
+                    let dead: Vec<&str> =
+                        self.groups().into_iter().filter(|group| group.is_stopped()).map(TaskGroup::name).collect();
+                    error!(?dead, "a part of the server died, stopping");
+                    return Ended::PartDied;
+                }
             }
         }
+    }
+
+    /// In the order in which they stop.
+    fn groups(&self) -> [&TaskGroup; 5] {
+        [&self.listeners, &self.collectors, &self.writers, &self.brains, &self.keepers]
     }
 
     /// Takes rules, routes and receivers of the changed file, or nothing; says what else has changed.
@@ -385,7 +405,7 @@ impl Server {
                 std::process::exit(1);
             }
         });
-        for group in [&self.listeners, &self.collectors, &self.writers, &self.brains, &self.keepers] {
+        for group in self.groups() {
             group.stop(GRACE).await;
         }
         let stores = self.stores.clone();
