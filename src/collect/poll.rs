@@ -270,7 +270,8 @@ impl PollState {
 
     /// Hands over what was found after the answer.
     async fn add(&mut self, spec: &PollSpec, context: &Context, times: &Times, found: Found) -> Result<(), SinkClosed> {
-        let mut batch = Batch { observations: observations(spec, times, &found.claims), ..Batch::default() };
+        let observations = observations(spec, times, &found.claims);
+        let mut batch = Batch { observations, families: found.families, ..Batch::default() };
         for (section, samples) in found.sections {
             self.replace(section, samples, times.sent, &mut batch.samples);
         }
