@@ -9,6 +9,7 @@ mod judging;
 mod known;
 mod local_logs;
 mod plan;
+mod retention;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -49,7 +50,10 @@ const RELOADS_MAX: usize = 4;
 /// How long each part gets to end.
 const GRACE: Duration = Duration::from_secs(5);
 const AGENTS_EVERY: Duration = Duration::from_secs(10);
+/// How often it is looked whether logs in memory are old enough; large ones are sealed at once.
+const SEAL_EVERY: Duration = Duration::from_secs(1);
 const SYNC_EVERY: Duration = Duration::from_secs(1);
+const FORGET_EVERY: Duration = Duration::from_hours(1);
 const MAINTAIN_EVERY: Duration = Duration::from_mins(1);
 
 /// What `daraji serve` takes.
@@ -139,10 +143,13 @@ impl Stores {
         Ok(Self { metrics: Arc::new(metrics), logs: Arc::new(logs), state: Arc::new(state) })
     }
 
-    /// Syncs once a second and tidies once a minute, until the group stops.
+    /// Syncs once a second, seals logs when they are due and tidies once a minute, until the group stops.
     fn keep(&self, group: &TaskGroup, clock: Clock) {
         let stores = self.clone();
         group.spawn_until_stop("sync", every(SYNC_EVERY, move || stores.sync()));
+        group.spawn_until_stop("seal", seal_logs(Arc::clone(&self.logs), clock.clone()));
+        let (state, time) = (Arc::clone(&self.state), clock.clone());
+        group.spawn_until_stop("incidents", every(FORGET_EVERY, move || forget_incidents(&state, &time)));
         let stores = self.clone();
         group.spawn_until_stop("maintain", every(MAINTAIN_EVERY, move || stores.maintain(&clock)));
     }
@@ -170,6 +177,33 @@ impl Stores {
             error!(error = %chain(&error), "metrics did not close");
         }
         self.sync();
+    }
+}
+
+fn forget_incidents(state: &StateStore, clock: &Clock) {
+    match retention::forget_incidents(state, clock.now()) {
+        Ok(0) => {}
+        Ok(count) => info!(count, "incidents that ended long ago are forgotten"),
+        Err(error) => warn!(error = %chain(&error), "old incidents could not be forgotten; trying again in an hour"),
+    }
+}
+
+/// Moves logs from memory into their partitions whenever there is enough, however fast they come.
+async fn seal_logs(logs: Arc<LogStore>, clock: Clock) {
+    let mut is_failing = false;
+    loop {
+        if is_failing {
+            tokio::time::sleep(SEAL_EVERY).await;
+        } else {
+            // An elapsed timeout is the other reason to look.
+            drop(tokio::time::timeout(SEAL_EVERY, logs.seal_wanted()).await);
+        }
+        let (store, now) = (Arc::clone(&logs), clock.now());
+        let failed = blocking(move || store.seal_due(now)).await.err();
+        if let Some(error) = failed.as_ref().filter(|_| !is_failing) {
+            error!(error = %chain(error), "logs stay in memory; what comes is refused when that is full; trying again");
+        }
+        is_failing = failed.is_some();
     }
 }
 
