@@ -16,7 +16,7 @@ use crate::intake::spool::SpoolOptions;
 use crate::model::Batch;
 use crate::platform::clock::Clock;
 use crate::platform::disk::Disk;
-use crate::platform::http_client::HttpError;
+use crate::platform::http_client::{HttpError, redact};
 use crate::platform::tasks::{TaskGroup, blocking};
 use crate::platform::units;
 use crate::platform::yaml::{self, Problem};
@@ -132,7 +132,7 @@ pub async fn start(
         return Err(AgentError::NoServer);
     }
     if !config.server.starts_with("http://") && !config.server.starts_with("https://") {
-        return Err(AgentError::BadServer { server: config.server });
+        return Err(AgentError::BadServer { server: redact(&config.server) });
     }
     let status: SharedStatus = Arc::default();
     env!("CARGO_PKG_VERSION").clone_into(&mut status.lock().version);
