@@ -414,7 +414,7 @@ impl Cluster {
             (spec.interval, spec.deadline) = (PROXY_EVERY, PROXY_TIMEOUT);
             match &http {
                 Ok(http) => {
-                    let collector = ScrapeCollector::plain(http.clone(), url.to_string(), labels);
+                    let collector = ScrapeCollector::plain(http.clone(), url.join(""), labels);
                     let task = poll(spec, collector, self.services.context.clone());
                     self.group.spawn_until_stop(format!("{} haproxy", self.name), task);
                 }
