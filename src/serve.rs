@@ -225,6 +225,7 @@ struct Wired {
     intake: Intake,
     targets: Targets,
     belief: watch::Receiver<http::v1::Belief>,
+    judged_at: watch::Receiver<tokio::time::Instant>,
 }
 
 /// A running server.
@@ -290,7 +291,8 @@ impl Server {
         server.watch_agents(&collection, &intake, clock.clone());
         alerting::start(&server.stores, &server.alerting, &judging, &server.brains, clock.clone());
         local_logs::start(&plan, &intake, &server.stores.logs, &server.collectors, clock.clone()).await?;
-        let wired = Wired { clock, telemetry, intake, targets: collection.targets, belief: judging.belief };
+        let (belief, judged_at) = (judging.belief, judging.looked_at);
+        let wired = Wired { clock, telemetry, intake, targets: collection.targets, belief, judged_at };
         server.start_listening(addresses, plan.tls().as_ref(), wired);
         Ok(server)
     }
@@ -361,6 +363,7 @@ impl Server {
             alerting: Arc::clone(&self.alerting),
             targets: wired.targets,
             belief: wired.belief,
+            judged_at: wired.judged_at,
             tokens,
             reload: self.reload.clone(),
         });
