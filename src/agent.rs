@@ -47,12 +47,6 @@ pub struct AgentConfig {
     /// Whether statistics of the host are collected.
     #[serde(default = "yes")]
     pub host: bool,
-    /// Base URL of the local Patroni.
-    #[serde(default)]
-    pub patroni: Option<String>,
-    /// Connection of the local PostgreSQL.
-    #[serde(default)]
-    pub postgres: Option<String>,
 }
 
 impl AgentConfig {
@@ -112,13 +106,6 @@ impl fmt::Debug for Inputs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Inputs").field("has_host", &self.host.is_some()).finish_non_exhaustive()
     }
-}
-
-/// Runs until the group is stopped.
-pub async fn run(config: AgentConfig, clock: Clock, group: &TaskGroup, inputs: Inputs) -> Result<(), AgentError> {
-    start(config, clock, group, inputs).await?;
-    group.stop_token().cancelled().await;
-    Ok(())
 }
 
 /// Starts the agent's tasks in the group and returns what it tells about itself.
