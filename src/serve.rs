@@ -4,6 +4,7 @@
 //! sends nothing. Stop order: listeners refuse, collectors end, what they found is written, the judge ends, the outbox rests, the
 //! stores are synced. A second signal ends the process at once.
 
+mod agents;
 mod alerting;
 mod judging;
 mod known;
@@ -49,7 +50,6 @@ const OBSERVATIONS_MAX: usize = 256;
 const RELOADS_MAX: usize = 4;
 /// How long each part gets to end.
 const GRACE: Duration = Duration::from_secs(5);
-const AGENTS_EVERY: Duration = Duration::from_secs(10);
 /// How often it is looked whether logs in memory are old enough; large ones are sealed at once.
 const SEAL_EVERY: Duration = Duration::from_secs(1);
 const SYNC_EVERY: Duration = Duration::from_secs(1);
@@ -288,7 +288,7 @@ impl Server {
             observations,
             &server.brains,
         )?;
-        server.watch_agents(&collection, &intake, clock.clone());
+        agents::watch(&collection.targets, &intake, &server.stores.state, &server.keepers, clock.clone())?;
         alerting::start(&server.stores, &server.alerting, &judging, &server.brains, clock.clone());
         local_logs::start(&plan, &intake, &server.stores.logs, &server.collectors, clock.clone()).await?;
         let (belief, judged_at) = (judging.belief, judging.looked_at);
@@ -324,23 +324,6 @@ impl Server {
             known,
         };
         collect::start(config, &self.collectors, sink, clock)
-    }
-
-    /// Notices agents that fall silent: their target and their `up` go down.
-    fn watch_agents(&self, collection: &CollectHandle, intake: &Intake, clock: Clock) {
-        let (targets, intake) = (collection.targets.clone(), intake.clone());
-        self.keepers.spawn_until_stop("silent-agents", async move {
-            let mut ticks = tokio::time::interval(AGENTS_EVERY);
-            loop {
-                ticks.tick().await;
-                let now = clock.now();
-                let silent = targets.silent_agents(now);
-                let samples = silent.iter().map(|agent| http::agent_push::up(agent, 0.0, now)).collect();
-                if let Err(error) = intake.accept(Batch { samples, ..Batch::default() }).await {
-                    warn!(error = %chain(&error), "silent agents could not be noted");
-                }
-            }
-        });
     }
 
     fn start_listening(&mut self, addresses: Vec<Listener>, tls: Option<&TlsFiles>, wired: Wired) {

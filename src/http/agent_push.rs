@@ -14,7 +14,7 @@ use std::time::Duration;
 use tracing::warn;
 
 use crate::collect::Targets;
-use crate::collect::targets::TargetKey;
+use crate::collect::targets::{AGENT_JOB, TargetKey};
 use crate::http::error::ApiError;
 use crate::http::listen::Peer;
 use crate::intake::Intake;
@@ -85,9 +85,10 @@ async fn push(
         })?;
     }
     let address = peer.map_or_else(|| "unknown".to_owned(), |peer| peer.address.ip().to_string());
-    let agent = parts.targets.heard_agent(&push, &address, now);
-    let about = Batch { samples: samples(&push, &agent, now), ..Batch::default() };
-    parts.intake.accept(about).await.map_err(|error| ApiError::unavailable(chain(&error)).into_response())?;
+    if let Some(agent) = parts.targets.heard_agent(&push, &address, now) {
+        let about = Batch { samples: samples(&push, &agent, now), ..Batch::default() };
+        parts.intake.accept(about).await.map_err(|error| ApiError::unavailable(chain(&error)).into_response())?;
+    }
     Ok(Json(PushAnswer { seq: parts.logs.high_water(&agent_name, push.generation), now: Some(now) }))
 }
 
@@ -139,8 +140,9 @@ fn labels(name: &str, agent: &TargetKey) -> Labels {
         ("__name__", name),
         ("cluster", &*agent.cluster),
         ("member", &*agent.member),
-        ("instance", &*agent.url),
-        ("job", "daraji_agent"),
+        // Its address may change.
+        ("instance", &*agent.member),
+        ("job", AGENT_JOB),
     ])
 }
 

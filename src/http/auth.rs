@@ -15,6 +15,7 @@ use crate::http::error::ApiError;
 use crate::http::listen::Peer;
 use crate::http::origin::{self, OwnName};
 use crate::http::ui::API_PREFIXES;
+use crate::platform::tasks::blocking;
 use crate::store::state::tokens::Role;
 
 /// The cookie that the UI's session holds the token in; event streams and websockets cannot send a header.
@@ -119,7 +120,10 @@ pub async fn guard(State(Guard { tokens, own_name }): State<Guard>, request: Req
     if open || need == Need::Nothing {
         return next.run(request).await;
     }
-    let Some(role) = token_of(request.headers()).and_then(|token| tokens.role_of(&token)) else {
+    // Reads the state from disk.
+    let token = token_of(request.headers());
+    let role = blocking(move || token.and_then(|token| tokens.role_of(&token))).await;
+    let Some(role) = role else {
         return ApiError::unauthorized().into_response();
     };
     if allows(role, need) {

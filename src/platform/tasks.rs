@@ -187,7 +187,7 @@ mod tests {
         let (sender, mut ended) = tokio::sync::mpsc::channel::<()>(1);
         group.spawn_isolated("bad", async move {
             let _dropped_by_the_panic = sender;
-            blocking(|| panic!("planned")).await
+            blocking::<()>(|| panic!("planned")).await;
         });
         assert_eq!(ended.recv().await, None);
         assert!(!group.is_stopped());

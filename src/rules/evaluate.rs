@@ -212,7 +212,7 @@ impl RuleSet {
     pub fn left_by(&self, old: &Self) -> Vec<StateChange> {
         let kept: BTreeSet<&str> = self.rules().map(|(_, _, state)| state.id.as_str()).collect();
         let gone = old.rules().map(|(_, _, state)| state).filter(|state| !kept.contains(state.id.as_str()));
-        gone.flat_map(|state| state.alerts.keys().map(|fingerprint| (row_key(&state.id, fingerprint), None))).collect()
+        gone.flat_map(|state| state.alerts.keys().map(|fingerprint| (row_key(&state.id, *fingerprint), None))).collect()
     }
 
     /// Evaluates the groups that are due. The first evaluation of each is due at once.
@@ -552,7 +552,7 @@ impl Step<'_> {
     }
 }
 
-fn row_key(rule_id: &str, fingerprint: &Fingerprint) -> String {
+fn row_key(rule_id: &str, fingerprint: Fingerprint) -> String {
     format!("{rule_id}/{fingerprint}")
 }
 
@@ -569,10 +569,10 @@ fn collect_changes(
     };
     for (fingerprint, alert) in after {
         if !before.get(fingerprint).is_some_and(|known| same(known, alert)) {
-            changes.push((row_key(rule_id, fingerprint), Some(alert.clone())));
+            changes.push((row_key(rule_id, *fingerprint), Some(alert.clone())));
         }
     }
     for fingerprint in before.keys().filter(|fingerprint| !after.contains_key(fingerprint)) {
-        changes.push((row_key(rule_id, fingerprint), None));
+        changes.push((row_key(rule_id, *fingerprint), None));
     }
 }

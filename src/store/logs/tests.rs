@@ -144,17 +144,17 @@ async fn a_storm_asks_for_a_seal_and_leaves_room_for_events() {
     let mut fixture = Fixture::new();
     (fixture.options.seal_bytes, fixture.options.memory_bytes_max, fixture.options.own_bytes) = (1000, 3000, 1000);
     let (store, _) = fixture.open();
-    let storm = || store.append(None, &[record(1, "n1", &"x".repeat(500))]);
-    storm().unwrap();
+    let flood = || store.append(None, &[record(1, "n1", &"x".repeat(500))]);
+    flood().unwrap();
     assert!(futures_util::FutureExt::now_or_never(store.seal_wanted()).is_none());
-    storm().unwrap();
+    flood().unwrap();
     store.seal_wanted().await;
-    while storm().is_ok() {}
-    assert!(matches!(storm(), Err(LogStoreError::Behind { .. })));
+    while flood().is_ok() {}
+    assert!(matches!(flood(), Err(LogStoreError::Behind { .. })));
     assert_eq!(store.append(None, &[lost_leader().to_log_record()]).unwrap().stored, 1);
     store.seal_due(at(1000)).unwrap();
     assert_eq!(store.memory_bytes(), 0);
-    storm().unwrap();
+    flood().unwrap();
 }
 
 #[test]
