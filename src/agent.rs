@@ -16,7 +16,7 @@ use crate::intake::spool::SpoolOptions;
 use crate::model::Batch;
 use crate::platform::clock::Clock;
 use crate::platform::disk::Disk;
-use crate::platform::http_client::HttpError;
+use crate::platform::http_client::{HttpError, redact};
 use crate::platform::tasks::{TaskGroup, blocking};
 use crate::platform::units;
 use crate::platform::yaml::{self, Problem};
@@ -47,12 +47,6 @@ pub struct AgentConfig {
     /// Whether statistics of the host are collected.
     #[serde(default = "yes")]
     pub host: bool,
-    /// Base URL of the local Patroni.
-    #[serde(default)]
-    pub patroni: Option<String>,
-    /// Connection of the local PostgreSQL.
-    #[serde(default)]
-    pub postgres: Option<String>,
 }
 
 impl AgentConfig {
@@ -114,13 +108,6 @@ impl fmt::Debug for Inputs {
     }
 }
 
-/// Runs until the group is stopped.
-pub async fn run(config: AgentConfig, clock: Clock, group: &TaskGroup, inputs: Inputs) -> Result<(), AgentError> {
-    start(config, clock, group, inputs).await?;
-    group.stop_token().cancelled().await;
-    Ok(())
-}
-
 /// Starts the agent's tasks in the group and returns what it tells about itself.
 pub async fn start(
     config: AgentConfig,
@@ -132,7 +119,7 @@ pub async fn start(
         return Err(AgentError::NoServer);
     }
     if !config.server.starts_with("http://") && !config.server.starts_with("https://") {
-        return Err(AgentError::BadServer { server: config.server });
+        return Err(AgentError::BadServer { server: redact(&config.server) });
     }
     let status: SharedStatus = Arc::default();
     env!("CARGO_PKG_VERSION").clone_into(&mut status.lock().version);
@@ -172,6 +159,10 @@ mod tests {
             \x20 - {source: patroni, path: /var/log/patroni.log, timezone: '+02:00'}\n";
         let config = AgentConfig::from_yaml("agent.yml", text).unwrap();
         assert_eq!((config.spool.max_bytes, config.logs.len(), config.host), (Some(512 << 20), 2, true));
+
+        let text = "cluster: demo\nmember: n1\nlogs: [{source: daraji, path: /var/log/x}]\n";
+        let problems = AgentConfig::from_yaml("agent.yml", text).unwrap_err();
+        assert!(problems[0].to_string().contains("kept for the server's own events"), "{problems:?}");
 
         let text =
             "cluster: demo\nmember: n1\nservr: x\nlogs:\n  - {source: a, path: b, timezone: Mars, format: csv}\n";

@@ -61,6 +61,11 @@ impl Judge {
         judge
     }
 
+    /// Names of the clusters that are known.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.clusters.keys().map(String::as_str)
+    }
+
     /// What must be kept for [`Judge::restore`]. Cheap enough for once a second; compare to write only changes.
     pub fn memory(&self) -> JudgeMemory {
         JudgeMemory {

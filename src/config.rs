@@ -90,20 +90,29 @@ impl Config {
 #[serde(deny_unknown_fields, default)]
 pub struct StorageConfig {
     pub path: PathBuf,
-    pub metrics: Retention,
-    pub logs: Retention,
+    pub metrics: MetricRetention,
+    pub logs: LogRetention,
 }
 
 impl Default for StorageConfig {
     fn default() -> Self {
-        Self { path: PathBuf::from("data"), metrics: Retention::default(), logs: Retention::default() }
+        Self { path: PathBuf::from("data"), metrics: MetricRetention::default(), logs: LogRetention::default() }
     }
 }
 
-/// Bounds of one store; absent ones take the store's default.
+/// Bounds of the metric store; absent ones take its default. Its size follows from the number of series and the time, so
+/// there is no bound in bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Retention {
+pub struct MetricRetention {
+    #[serde(deserialize_with = "deserialize_optional_duration")]
+    pub retention: Option<Duration>,
+}
+
+/// Bounds of the log store; absent ones take its default.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LogRetention {
     #[serde(deserialize_with = "deserialize_optional_duration")]
     pub retention: Option<Duration>,
     #[serde(deserialize_with = "deserialize_optional_size_bytes")]

@@ -3,6 +3,7 @@
 //! Invariant: handlers are thin. They turn a request into a call of a lower layer and the result into the shape that
 //! the API's clients expect; nothing is decided here.
 
+mod admission;
 pub mod agent_push;
 pub mod alertmanager_api;
 pub mod auth;
@@ -10,7 +11,9 @@ pub mod error;
 mod form;
 pub mod listen;
 pub mod loki_api;
+pub mod origin;
 pub mod prometheus_api;
+pub mod ready;
 pub mod rules_api;
 mod ui;
 pub mod v1;
@@ -52,6 +55,8 @@ pub struct Parts {
     pub alerting: Arc<Alerting>,
     pub targets: Targets,
     pub belief: watch::Receiver<v1::Belief>,
+    /// When the judge last looked.
+    pub judged_at: watch::Receiver<tokio::time::Instant>,
     pub tokens: TokenCheck,
     pub reload: ReloadRequests,
     pub loki: loki_api::LokiConfig,
@@ -62,6 +67,11 @@ const BODY_BYTES_MAX: usize = 4 << 20;
 
 /// Everything on one port.
 pub fn router(parts: Parts) -> Router {
+    let readiness = ready::Readiness {
+        metrics: Arc::clone(&parts.metrics),
+        logs: Arc::clone(&parts.logs),
+        judged_at: parts.judged_at,
+    };
     let own = v1::Api {
         clock: parts.clock.clone(),
         started_at: parts.started_at,
@@ -93,6 +103,8 @@ pub fn router(parts: Parts) -> Router {
     let push =
         agent_push::AgentPush { clock: parts.clock, intake: parts.intake, logs: parts.logs, targets: parts.targets };
     let reload = parts.reload;
+    let own_name = origin::OwnName::of_url(parts.alerting.external_url());
+    let guard = auth::Guard { tokens: parts.tokens, own_name };
     Router::new()
         .merge(alertmanager_api::router(alertmanager))
         .merge(rules)
@@ -100,14 +112,14 @@ pub fn router(parts: Parts) -> Router {
         .merge(loki_api::router(loki))
         .merge(v1::router(own))
         .route("/metrics", get(metrics).with_state(parts.telemetry))
-        .route("/-/healthy", get(|| async { "daraji is healthy.\n" }))
-        .route("/-/ready", get(|| async { "daraji is ready.\n" }))
-        .route("/ready", get(|| async { "ready\n" }))
+        .route("/-/healthy", get(ready::answer).with_state((readiness.clone(), "daraji is healthy.")))
+        .route("/-/ready", get(ready::answer).with_state((readiness.clone(), "daraji is ready.")))
+        .route("/ready", get(ready::answer).with_state((readiness, "ready")))
         .route("/-/reload", post(reload_configuration).with_state(reload))
         .fallback(ui::fallback)
         .layer(axum::extract::DefaultBodyLimit::max(BODY_BYTES_MAX))
         .merge(agent_push::router(push))
-        .layer(from_fn_with_state(parts.tokens, auth::guard))
+        .layer(from_fn_with_state(guard, auth::guard))
         .layer(CompressionLayer::new())
 }
 

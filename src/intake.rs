@@ -1,4 +1,7 @@
-//! The one writer of telemetry: everything collected or pushed goes through here.
+//! The writer of telemetry: everything collected, and what agents and shippers of logs push, goes through here.
+//!
+//! Samples alone have two more ways into the metric store, because their senders need its word about each of them: remote
+//! write (`http::prometheus_api`) and the results of rules (`serve`).
 //!
 //! Invariants: a batch is acknowledged only when its samples and records are in the write-ahead logs; a batch that came
 //! from an agent's spool and comes again is acknowledged and changes nothing.
@@ -25,6 +28,13 @@ pub enum IntakeError {
     Records(#[source] LogStoreError),
     #[error("the server is stopping")]
     Stopping,
+}
+
+impl IntakeError {
+    /// Whether this batch would be refused each time.
+    pub fn is_for_good(&self) -> bool {
+        matches!(self, Self::Records(error) if error.is_too_large())
+    }
 }
 
 #[derive(Clone, Debug, Default)]

@@ -8,6 +8,7 @@ pub mod disk;
 pub mod error;
 pub mod http_client;
 pub mod journal;
+pub mod random;
 pub mod secret;
 pub mod tasks;
 pub mod telemetry;

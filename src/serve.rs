@@ -4,11 +4,13 @@
 //! sends nothing. Stop order: listeners refuse, collectors end, what they found is written, the judge ends, the outbox rests, the
 //! stores are synced. A second signal ends the process at once.
 
+mod agents;
 mod alerting;
 mod judging;
 mod known;
 mod local_logs;
 mod plan;
+mod retention;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -35,7 +37,6 @@ use crate::platform::disk::Disk;
 use crate::platform::error::chain;
 use crate::platform::tasks::{TaskGroup, blocking};
 use crate::platform::telemetry::{self, Telemetry};
-use crate::query::logql;
 use crate::store::logs::{LogOptions, LogStore};
 use crate::store::metrics::{MetricOptions, MetricStore};
 use crate::store::state::StateStore;
@@ -49,8 +50,10 @@ const OBSERVATIONS_MAX: usize = 256;
 const RELOADS_MAX: usize = 4;
 /// How long each part gets to end.
 const GRACE: Duration = Duration::from_secs(5);
-const AGENTS_EVERY: Duration = Duration::from_secs(10);
+/// How often it is looked whether logs in memory are old enough; large ones are sealed at once.
+const SEAL_EVERY: Duration = Duration::from_secs(1);
 const SYNC_EVERY: Duration = Duration::from_secs(1);
+const FORGET_EVERY: Duration = Duration::from_hours(1);
 const MAINTAIN_EVERY: Duration = Duration::from_mins(1);
 
 /// What `daraji serve` takes.
@@ -95,9 +98,20 @@ pub async fn main(args: ServeArgs, clock: Clock) -> anyhow::Result<ExitCode> {
     };
     let (reload, mut reloads) = mpsc::channel(RELOADS_MAX);
     let server = Server::start(plan, args, reload, clock).await?;
-    server.run_until_signal(&mut reloads).await;
+    let ended = server.run_until_signal(&mut reloads).await;
     server.stop().await;
-    Ok(ExitCode::SUCCESS)
+    Ok(match ended {
+        Ended::Asked => ExitCode::SUCCESS,
+        // A supervisor starts again what ends with a failure.
+        Ended::PartDied => ExitCode::FAILURE,
+    })
+}
+
+/// Why the server ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ended {
+    Asked,
+    PartDied,
 }
 
 #[derive(Clone, Debug)]
@@ -129,10 +143,13 @@ impl Stores {
         Ok(Self { metrics: Arc::new(metrics), logs: Arc::new(logs), state: Arc::new(state) })
     }
 
-    /// Syncs once a second and tidies once a minute, until the group stops.
+    /// Syncs once a second, seals logs when they are due and tidies once a minute, until the group stops.
     fn keep(&self, group: &TaskGroup, clock: Clock) {
         let stores = self.clone();
         group.spawn_until_stop("sync", every(SYNC_EVERY, move || stores.sync()));
+        group.spawn_until_stop("seal", seal_logs(Arc::clone(&self.logs), clock.clone()));
+        let (state, time) = (Arc::clone(&self.state), clock.clone());
+        group.spawn_until_stop("incidents", every(FORGET_EVERY, move || forget_incidents(&state, &time)));
         let stores = self.clone();
         group.spawn_until_stop("maintain", every(MAINTAIN_EVERY, move || stores.maintain(&clock)));
     }
@@ -163,6 +180,33 @@ impl Stores {
     }
 }
 
+fn forget_incidents(state: &StateStore, clock: &Clock) {
+    match retention::forget_incidents(state, clock.now()) {
+        Ok(0) => {}
+        Ok(count) => info!(count, "incidents that ended long ago are forgotten"),
+        Err(error) => warn!(error = %chain(&error), "old incidents could not be forgotten; trying again in an hour"),
+    }
+}
+
+/// Moves logs from memory into their partitions whenever there is enough, however fast they come.
+async fn seal_logs(logs: Arc<LogStore>, clock: Clock) {
+    let mut is_failing = false;
+    loop {
+        if is_failing {
+            tokio::time::sleep(SEAL_EVERY).await;
+        } else {
+            // An elapsed timeout is the other reason to look.
+            drop(tokio::time::timeout(SEAL_EVERY, logs.seal_wanted()).await);
+        }
+        let (store, now) = (Arc::clone(&logs), clock.now());
+        let failed = blocking(move || store.seal_due(now)).await.err();
+        if let Some(error) = failed.as_ref().filter(|_| !is_failing) {
+            error!(error = %chain(error), "logs stay in memory; what comes is refused when that is full; trying again");
+        }
+        is_failing = failed.is_some();
+    }
+}
+
 /// Runs blocking work again and again, the next round after the last has ended.
 async fn every(interval: Duration, work: impl Fn() + Clone + Send + 'static) {
     let mut ticks = tokio::time::interval(interval);
@@ -181,6 +225,7 @@ struct Wired {
     intake: Intake,
     targets: Targets,
     belief: watch::Receiver<http::v1::Belief>,
+    judged_at: watch::Receiver<tokio::time::Instant>,
 }
 
 /// A running server.
@@ -231,6 +276,7 @@ impl Server {
         };
         server.stores.keep(&server.keepers, clock.clone());
         let known = known::load(&server.stores.state, &plan)?;
+        let watched = known.keys().cloned().collect();
         let collection = server.start_collecting(&plan, &intake, known, clock.clone());
         known::keep(collection.known.clone(), Arc::clone(&server.stores.state), &server.keepers);
         let judging = judging::start(
@@ -239,16 +285,21 @@ impl Server {
                 state: Arc::clone(&server.stores.state),
                 fast_probe: collection.fast_probe.clone(),
                 clock: clock.clone(),
+                watched,
             },
             observations,
             &server.brains,
         )?;
-        server.watch_agents(&collection, &intake, clock.clone());
-        let log_engine = logql::Engine::new(plan.config.loki.engine_options());
-        let desk = alerting::Desk { stores: server.stores.clone(), alerting: Arc::clone(&server.alerting), log_engine };
+        agents::watch(&collection.targets, &intake, &server.stores.state, &server.keepers, clock.clone())?;
+        let desk = alerting::Desk {
+            stores: server.stores.clone(),
+            alerting: Arc::clone(&server.alerting),
+            log_options: plan.config.loki.engine_options(),
+        };
         alerting::start(desk, &judging, &server.brains, clock.clone());
         local_logs::start(&plan, &intake, &server.stores.logs, &server.collectors, clock.clone()).await?;
-        let wired = Wired { clock, telemetry, intake, targets: collection.targets, belief: judging.belief };
+        let (belief, judged_at) = (judging.belief, judging.looked_at);
+        let wired = Wired { clock, telemetry, intake, targets: collection.targets, belief, judged_at };
         server.start_listening(addresses, plan.tls().as_ref(), wired);
         Ok(server)
     }
@@ -282,23 +333,6 @@ impl Server {
         collect::start(config, &self.collectors, sink, clock)
     }
 
-    /// Notices agents that fall silent: their target and their `up` go down.
-    fn watch_agents(&self, collection: &CollectHandle, intake: &Intake, clock: Clock) {
-        let (targets, intake) = (collection.targets.clone(), intake.clone());
-        self.keepers.spawn_until_stop("silent-agents", async move {
-            let mut ticks = tokio::time::interval(AGENTS_EVERY);
-            loop {
-                ticks.tick().await;
-                let now = clock.now();
-                let silent = targets.silent_agents(now);
-                let samples = silent.iter().map(|agent| http::agent_push::up(agent, 0.0, now)).collect();
-                if let Err(error) = intake.accept(Batch { samples, ..Batch::default() }).await {
-                    warn!(error = %chain(&error), "silent agents could not be noted");
-                }
-            }
-        });
-    }
-
     fn start_listening(&mut self, addresses: Vec<Listener>, tls: Option<&TlsFiles>, wired: Wired) {
         let state = Arc::clone(&self.stores.state);
         let tokens = TokenCheck::new(move |secret| match state.verify_token(secret) {
@@ -319,6 +353,7 @@ impl Server {
             alerting: Arc::clone(&self.alerting),
             targets: wired.targets,
             belief: wired.belief,
+            judged_at: wired.judged_at,
             tokens,
             loki: self.running.loki.clone(),
             reload: self.reload.clone(),
@@ -330,7 +365,7 @@ impl Server {
     }
 
     /// Waits for a signal to end; SIGHUP and `POST /-/reload` read the configuration again.
-    async fn run_until_signal(&self, reloads: &mut mpsc::Receiver<oneshot::Sender<ReloadReport>>) {
+    async fn run_until_signal(&self, reloads: &mut mpsc::Receiver<oneshot::Sender<ReloadReport>>) -> Ended {
         use tokio::signal::unix::{SignalKind, signal};
         let (Ok(mut terminate), Ok(mut hangup)) = (signal(SignalKind::terminate()), signal(SignalKind::hangup()))
         else {
@@ -338,19 +373,28 @@ impl Server {
             return std::future::pending().await;
         };
         info!("ready");
-        let brains = self.brains.stop_token();
-        let writers = self.writers.stop_token();
+        let died = self.groups().map(|group| Box::pin(group.stop_token().cancelled_owned()));
+        let mut died = futures_util::future::select_all(died);
         loop {
             tokio::select! {
-                _ = tokio::signal::ctrl_c() => return,
-                _ = terminate.recv() => return,
+                _ = tokio::signal::ctrl_c() => return Ended::Asked,
+                _ = terminate.recv() => return Ended::Asked,
                 _ = hangup.recv() => drop(self.read_configuration_again()),
                 // Whoever asked may be gone.
                 Some(answer) = reloads.recv() => drop(answer.send(self.read_configuration_again())),
-                () = brains.cancelled() => return error!("the judge died, stopping"),
-                () = writers.cancelled() => return error!("the writer died, stopping"),
+                _ = &mut died => {
+                    let dead: Vec<&str> =
+                        self.groups().into_iter().filter(|group| group.is_stopped()).map(TaskGroup::name).collect();
+                    error!(?dead, "a part of the server died, stopping");
+                    return Ended::PartDied;
+                }
             }
         }
+    }
+
+    /// In the order in which they stop.
+    fn groups(&self) -> [&TaskGroup; 5] {
+        [&self.listeners, &self.collectors, &self.writers, &self.brains, &self.keepers]
     }
 
     /// Takes rules, routes and receivers of the changed file, or nothing; says what else has changed.
@@ -389,7 +433,7 @@ impl Server {
                 std::process::exit(1);
             }
         });
-        for group in [&self.listeners, &self.collectors, &self.writers, &self.brains, &self.keepers] {
+        for group in self.groups() {
             group.stop(GRACE).await;
         }
         let stores = self.stores.clone();

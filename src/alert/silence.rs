@@ -6,8 +6,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{Labels, Matcher, Timestamp};
+use crate::platform::random;
 use crate::store::state::Table;
-use crate::store::state::tokens::random_uuid;
 
 use super::matchers::{ApiMatcher, all_match};
 
@@ -125,7 +125,7 @@ impl Silences {
             }
         }
         if silence.id.is_empty() {
-            silence.id = random_uuid()?;
+            silence.id = random::uuid().map_err(crate::store::state::StateError::Random)?;
             silence.starts_at = silence.starts_at.max(now);
         }
         self.by_id.insert(silence.id.clone(), (silence.clone(), matchers));

@@ -227,8 +227,14 @@ fn default_authorization_type() -> String {
 }
 
 /// An `http://` or `https://` URL without a trailing slash.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct HttpUrl(String);
+///
+/// A user name and password in it go to the server with each request, and are shown nowhere.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct HttpUrl {
+    shown: String,
+    /// `user:password@`, encoded as in a URL; mostly empty.
+    login: String,
+}
 
 /// The text is not an HTTP URL.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -239,35 +245,57 @@ pub struct ParseUrlError {
 
 impl HttpUrl {
     pub fn parse(text: &str) -> Result<Self, ParseUrlError> {
-        let error = || ParseUrlError { text: text.to_owned() };
+        // What stands before an `@` may be a password, however wrong the rest is.
+        let shown = text.rsplit_once('@').map_or_else(|| text.to_owned(), |(_, host)| format!("***@{host}"));
+        let error = || ParseUrlError { text: shown.clone() };
         let url = reqwest::Url::parse(text).map_err(|_| error())?;
         if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none_or(str::is_empty) {
             return Err(error());
         }
-        Ok(Self(text.trim_end_matches('/').to_owned()))
+        let text = text.trim_end_matches('/');
+        if url.username().is_empty() && url.password().is_none() {
+            return Ok(Self { shown: text.to_owned(), login: String::new() });
+        }
+        let login = url.password().map_or_else(String::new, |password| format!(":{password}"));
+        let (scheme, rest) = text.split_once("://").ok_or_else(error)?;
+        let authority = rest.split(['/', '?', '#']).next().unwrap_or(rest);
+        let start = authority.rfind('@').map_or(0, |at| at + 1);
+        let shown = format!("{scheme}://{}", rest.get(start..).unwrap_or_default());
+        Ok(Self { shown, login: format!("{}{login}@", url.username()) })
     }
 
+    /// Without user name and password.
     pub fn as_str(&self) -> &str {
-        &self.0
+        &self.shown
     }
 
-    /// The URL with a path appended, which starts with a slash.
+    /// What to request: the URL with a path appended, which starts with a slash or is empty. With user name and password,
+    /// which the HTTP client makes into a header; never to be shown.
     pub fn join(&self, path: &str) -> String {
-        format!("{}{path}", self.0)
+        match self.shown.split_once("://") {
+            Some((scheme, rest)) => format!("{scheme}://{}{rest}{path}", self.login),
+            None => format!("{}{path}", self.shown),
+        }
     }
 
     /// `host:port`, the conventional `instance` label.
     pub fn instance(&self) -> String {
-        let parsed = reqwest::Url::parse(&self.0).ok();
+        let parsed = reqwest::Url::parse(&self.shown).ok();
         parsed
             .and_then(|url| Some(format!("{}:{}", url.host_str()?, url.port_or_known_default()?)))
-            .unwrap_or_else(|| self.0.clone())
+            .unwrap_or_else(|| self.shown.clone())
     }
 }
 
 impl fmt::Display for HttpUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.shown)
+    }
+}
+
+impl fmt::Debug for HttpUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 
@@ -304,6 +332,19 @@ mod tests {
         assert_eq!(scrape.scrape_interval, Duration::from_secs(5));
         assert_eq!(scrape.metrics_path, "/metrics");
         assert_eq!(scrape.static_configs[0].labels["env"], "prod");
+    }
+
+    #[test]
+    fn a_login_in_a_url_is_sent_and_not_shown() {
+        let url = HttpUrl::parse("http://stats:sec%40ret@10.0.0.31:7000/").unwrap();
+        assert_eq!(url.join("/metrics"), "http://stats:sec%40ret@10.0.0.31:7000/metrics");
+        assert_eq!(url.instance(), "10.0.0.31:7000");
+        let raw = HttpUrl::parse("https://u:a@b@host/x@y").unwrap();
+        assert_eq!(reqwest::Url::parse(&raw.join("/z")).unwrap().as_str(), "https://u:a%40b@host/x@y/z");
+        let wrong = HttpUrl::parse("http://stats:sec/ret@host:99999").unwrap_err();
+        for text in [url.to_string(), url.as_str().to_owned(), format!("{url:?}"), wrong.to_string(), raw.to_string()] {
+            assert!(!text.contains("sec") && !text.contains("a@b") && !text.contains("stats"), "{text}");
+        }
     }
 
     #[test]

@@ -35,6 +35,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Deserializer};
 
+use crate::model::event::OWN_SOURCE;
 use format::Format;
 
 /// One entry of `logs:` in the configuration.
@@ -66,6 +67,10 @@ pub struct LogSource {
 /// Program names that people write, as the name that streams carry.
 fn canonical_source<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     let word = String::deserialize(deserializer)?;
+    if word == OWN_SOURCE {
+        let message = format!("the source {OWN_SOURCE:?} is kept for the server's own events; choose another word");
+        return Err(serde::de::Error::custom(message));
+    }
     Ok(match word.as_str() {
         "postgres" | "pg" => "postgresql".to_owned(),
         "repmgrd" => "repmgr".to_owned(),

@@ -5,6 +5,7 @@
 
 pub(crate) mod parse;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use crate::collect::config::HttpUrl;
 use crate::collect::directory::Directory;
 use crate::collect::exposition::{self, Page};
 use crate::collect::poll::{CollectError, Collector, Found, Said};
+use crate::model::labels::METRIC_NAME;
 use crate::model::observation::{Claim, FailureKind};
 use crate::model::{Labels, Sample, Timestamp};
 use crate::platform::clock::Clock;
@@ -26,8 +28,8 @@ pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_millis(1900);
 pub(crate) const BODY_BYTES_MAX: usize = 4 << 20;
 /// Interval of `/patroni`, and of `/cluster` over all members together.
 pub(crate) const INTERVAL: Duration = Duration::from_secs(2);
-/// Four requests in a row at worst.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(6);
+/// One request, which has a deadline of its own.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(3);
 const METRICS_EVERY: Duration = Duration::from_secs(10);
 const CONFIG_EVERY: Duration = Duration::from_secs(30);
 
@@ -50,12 +52,28 @@ pub(crate) struct PatroniCollector {
     directory: Arc<Directory>,
     metrics_at: Option<Instant>,
     config_at: Option<Instant>,
+    history_at: Option<Instant>,
+    is_view_first: bool,
+    /// What was not answered besides the status, by question, until it is.
+    problems: BTreeMap<&'static str, CollectError>,
 }
 
 impl PatroniCollector {
     pub(crate) fn new(http: HttpClient, clock: Clock, url: HttpUrl, at: Place) -> Self {
         let Place { member, labels, directory } = at;
-        Self { http, clock, url, member, labels, directory, metrics_at: None, config_at: None }
+        Self {
+            http,
+            clock,
+            url,
+            member,
+            labels,
+            directory,
+            metrics_at: None,
+            config_at: None,
+            history_at: None,
+            is_view_first: false,
+            problems: BTreeMap::new(),
+        }
     }
 
     async fn status(&self) -> Result<Said, CollectError> {
@@ -101,51 +119,59 @@ impl PatroniCollector {
         exposition::read(&answer, &self.labels, at)
     }
 
-    /// Dynamic configuration and the history's length as samples.
+    /// Dynamic configuration as samples.
     async fn config(&self, at: Timestamp) -> Result<Vec<Sample>, CollectError> {
-        let mut samples = Vec::new();
-        let mut put = |name: &str, value: f64| {
-            samples.push(Sample::new(self.labels.with(crate::model::labels::METRIC_NAME, name), at, value));
-        };
         let answer = self.http.get(&self.url.join("/config")).await?;
         let config = parse::config(&answer.body).map_err(|error| not_patroni(&answer, &self.url, &error))?;
-        for (name, value) in config {
-            put(name, value);
-        }
+        Ok(config.into_iter().map(|(name, value)| self.sample(name, at, value)).collect())
+    }
+
+    /// The history's length and last line as samples.
+    async fn history(&self, at: Timestamp) -> Result<Vec<Sample>, CollectError> {
         let answer = self.http.get(&self.url.join("/history")).await?;
         let history = parse::history(&answer.body).map_err(|error| not_patroni(&answer, &self.url, &error))?;
+        let mut samples = vec![self.sample("daraji_patroni_history_lines", at, history.len() as f64)];
         if let Some(last) = history.last().and_then(|line| line.at) {
-            put("patroni_last_timeline_change_seconds", last.secs_f64());
+            samples.push(self.sample("patroni_last_timeline_change_seconds", at, last.secs_f64()));
         }
-        put("daraji_patroni_history_lines", history.len() as f64);
         Ok(samples)
+    }
+
+    fn sample(&self, name: &str, at: Timestamp, value: f64) -> Sample {
+        Sample::new(self.labels.with(METRIC_NAME, name), at, value)
     }
 }
 
 impl Collector for PatroniCollector {
-    async fn collect(&mut self, at: Timestamp) -> Result<Found, CollectError> {
-        let mut found = Found::default();
+    async fn collect(&mut self, _at: Timestamp) -> Result<Found, CollectError> {
         let status = self.status().await?;
-        found.claims.push(status);
-        if self.directory.take_view_turn(&self.member) {
-            match self.cluster_view().await {
-                Ok(view) => found.claims.push(view),
-                Err(error) => found.problem = Some(cluster_view_problem(error)),
-            }
+        let problem = self.problems.values().next().cloned();
+        Ok(Found { claims: vec![status], problem, ..Found::default() })
+    }
+
+    /// One question each time, so that the next status is asked for in time even where each takes as long as it may.
+    /// Every other time `/cluster` goes first, else what is due rarely.
+    async fn collect_more(&mut self, at: Timestamp) -> Found {
+        let mut found = Found::default();
+        self.is_view_first = !self.is_view_first;
+        let takes_view = self.is_view_first && self.directory.take_view_turn(&self.member);
+        let (name, result) = if !takes_view && due(&mut self.metrics_at, METRICS_EVERY) {
+            ("metrics", self.metrics(at).await.map(|page| found.take_page("metrics", page)))
+        } else if !takes_view && due(&mut self.config_at, CONFIG_EVERY) {
+            ("config", self.config(at).await.map(|samples| found.sections.push(("config", samples))))
+        } else if !takes_view && due(&mut self.history_at, CONFIG_EVERY) {
+            ("history", self.history(at).await.map(|samples| found.sections.push(("history", samples))))
+        } else if takes_view || self.directory.take_view_turn(&self.member) {
+            let view = self.cluster_view().await.map_err(cluster_view_problem);
+            ("cluster", view.map(|view| found.claims.push(view)))
+        } else {
+            return found;
+        };
+        match result {
+            Ok(()) => drop(self.problems.remove(name)),
+            Err(error) => drop(self.problems.insert(name, error)),
         }
-        if due(&mut self.metrics_at, METRICS_EVERY) {
-            match self.metrics(at).await {
-                Ok(page) => found.take_page("metrics", page),
-                Err(error) => found.problem = Some(error),
-            }
-        }
-        if due(&mut self.config_at, CONFIG_EVERY) {
-            match self.config(at).await {
-                Ok(samples) => found.sections.push(("config", samples)),
-                Err(error) => found.problem = Some(error),
-            }
-        }
-        Ok(found)
+        found
     }
 }
 

@@ -24,6 +24,7 @@ use crate::model::{Batch, Families, Labels, Observation, Sample, Timestamp};
 use crate::platform::clock::Clock;
 use crate::platform::error::chain;
 use crate::platform::http_client::HttpError;
+use crate::platform::tasks::caught;
 
 /// `up` and its companions are written when they change, and at least this often.
 const UP_EVERY: Duration = Duration::from_secs(10);
@@ -105,6 +106,12 @@ pub(crate) trait Collector: Send + 'static {
     /// Asks once. Dropped when the deadline passes: whatever must not be used after that (a connection with an answer
     /// under way) has to be taken out of `self` first and put back at the end.
     fn collect(&mut self, at: Timestamp) -> impl Future<Output = Result<Found, CollectError>> + Send;
+
+    /// Asks for what can wait, once the answer of [`Collector::collect`] is handed over: however long this takes and
+    /// however it ends, that answer counts. What goes wrong is the `problem` of the next answer.
+    fn collect_more(&mut self, _at: Timestamp) -> impl Future<Output = Found> + Send {
+        std::future::ready(Found::default())
+    }
 }
 
 /// How a target is asked.
@@ -157,15 +164,24 @@ pub(crate) async fn poll<C: Collector>(mut spec: PollSpec, mut collector: C, con
         wait_until(&mut next, spec.fast.as_mut()).await;
         let sent = context.clock.now();
         let started = Instant::now();
-        let result = match tokio::time::timeout(spec.deadline, collector.collect(sent)).await {
-            Ok(result) => result,
+        let result = match tokio::time::timeout(spec.deadline, caught(collector.collect(sent))).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(panic)) => Err(CollectError::new(FailureKind::Other, format!("the collector {panic}"))
+                .with_hint("this is a bug of daraji; please report it with the log")),
             Err(_elapsed) => Err(CollectError::new(
                 FailureKind::Timeout,
                 format!("{} did not answer within {} ms", spec.target.url, spec.deadline.as_millis()),
             )),
         };
         let times = Times { sent, received: context.clock.now(), duration: started.elapsed() };
+        let answers = result.is_ok();
         if state.hand_over(&spec, &context, &times, result).await.is_err() {
+            return;
+        }
+        if answers
+            && let Ok(Ok(more)) = tokio::time::timeout(spec.deadline, caught(collector.collect_more(sent))).await
+            && state.add(&spec, &context, &times, more).await.is_err()
+        {
             return;
         }
         let fast = spec.fast.as_ref().is_some_and(|fast| *fast.borrow());
@@ -246,19 +262,20 @@ impl PollState {
                 (vec![failure.into()], Some(error), false)
             }
         };
-        if let Some(source) = &spec.source {
-            let clusters = spec.audience.as_ref().map_or_else(|| vec![spec.target.cluster.clone()], Audience::clusters);
-            for cluster in clusters {
-                batch.observations.extend(claims.iter().map(|said| {
-                    let (sent, received) = said.between.unwrap_or((times.sent, times.received));
-                    let (cluster, source) = (cluster.clone(), source.clone());
-                    Observation { cluster, source, sent, received, claim: said.claim.clone() }
-                }));
-            }
-        }
+        batch.observations = observations(spec, times, &claims);
         self.write_up(spec, times, up, &mut batch.samples);
         note(spec, context, times, up, problem);
         context.sink.accept(batch).await
+    }
+
+    /// Hands over what was found after the answer.
+    async fn add(&mut self, spec: &PollSpec, context: &Context, times: &Times, found: Found) -> Result<(), SinkClosed> {
+        let observations = observations(spec, times, &found.claims);
+        let mut batch = Batch { observations, families: found.families, ..Batch::default() };
+        for (section, samples) in found.sections {
+            self.replace(section, samples, times.sent, &mut batch.samples);
+        }
+        if batch.is_empty() { Ok(()) } else { context.sink.accept(batch).await }
     }
 
     /// Takes over a section's samples and marks the ends of series that it had before.
@@ -299,6 +316,20 @@ impl PollState {
         put("daraji_collector_failures_total", self.failures as f64);
         put("daraji_collector_busy_seconds_total", self.busy.as_secs_f64());
     }
+}
+
+/// The claims as observations, for every cluster that they are about.
+fn observations(spec: &PollSpec, times: &Times, claims: &[Said]) -> Vec<Observation> {
+    let Some(source) = &spec.source else { return Vec::new() };
+    let clusters = spec.audience.as_ref().map_or_else(|| vec![spec.target.cluster.clone()], Audience::clusters);
+    let of_cluster = |cluster: String| {
+        claims.iter().map(move |said| {
+            let (sent, received) = said.between.unwrap_or((times.sent, times.received));
+            let (cluster, source) = (cluster.clone(), source.clone());
+            Observation { cluster, source, sent, received, claim: said.claim.clone() }
+        })
+    };
+    clusters.into_iter().flat_map(of_cluster).collect()
 }
 
 /// Tells the Targets page, and the log when the state changed.

@@ -10,7 +10,7 @@ use crate::collect::targets::TargetKey;
 use crate::model::observation::FailureKind;
 use crate::model::{Labels, Timestamp};
 use crate::platform::error::chain;
-use crate::platform::http_client::{HttpClient, HttpError};
+use crate::platform::http_client::{HttpClient, HttpError, redact};
 use crate::platform::secret::Secret;
 use crate::platform::tasks::TaskGroup;
 
@@ -27,9 +27,9 @@ enum Login {
 }
 
 /// Scrapes one page.
-#[derive(Debug)]
 pub(crate) struct ScrapeCollector {
     http: HttpClient,
+    /// May hold a login.
     url: String,
     login: Login,
     labels: Labels,
@@ -57,12 +57,15 @@ impl ScrapeCollector {
         let answer = self.http.send(request, &self.url).await?;
         match answer.status {
             200 => exposition::read(&answer, &self.labels, at),
-            401 | 403 => {
-                Err(CollectError::new(FailureKind::Denied, format!("{} answered HTTP {}", self.url, answer.status))
-                    .with_hint("check basic_auth or authorization of this scrape job"))
+            401 | 403 => Err(CollectError::new(
+                FailureKind::Denied,
+                format!("{} answered HTTP {}", redact(&self.url), answer.status),
+            )
+            .with_hint("check basic_auth or authorization of this scrape job")),
+            status => {
+                Err(CollectError::new(FailureKind::Other, format!("{} answered HTTP {status}", redact(&self.url)))
+                    .with_hint("check metrics_path and the port: this is not a metrics page"))
             }
-            status => Err(CollectError::new(FailureKind::Other, format!("{} answered HTTP {status}", self.url))
-                .with_hint("check metrics_path and the port: this is not a metrics page")),
         }
     }
 }
@@ -108,7 +111,9 @@ pub(crate) fn start(config: &ScrapeConfig, context: &Context, group: &TaskGroup)
     for static_config in &config.static_configs {
         for target in &static_config.targets {
             let mut labels = Labels::default().to_builder();
-            labels.set("instance", target.as_str()).set("job", config.job_name.as_str());
+            // A login in front is sent and not shown.
+            let instance = target.rsplit_once('@').map_or(target.as_str(), |(_, host)| host);
+            labels.set("instance", instance).set("job", config.job_name.as_str());
             for (name, value) in &static_config.labels {
                 labels.set(name.as_str(), value.as_str());
             }

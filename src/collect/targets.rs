@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::collect::poll::target_labels;
 use crate::model::{Labels, Timestamp};
@@ -16,8 +16,14 @@ use crate::wire;
 
 /// The source of targets that are agents.
 const AGENT: &str = "agent";
+/// The label `job` of their `up`; `instance` is the member, since their address may change.
+pub const AGENT_JOB: &str = "daraji_agent";
 /// Agents say at least every ten seconds that they live.
 const AGENT_SILENT_AFTER: Duration = Duration::from_secs(30);
+/// An agent that is silent for so long was taken away; until then it is missing.
+const AGENT_FORGOTTEN_AFTER: Duration = Duration::from_hours(24);
+/// Agents listed at most: more than a server holds, less than a stranger with a token could name.
+const AGENTS_MAX: usize = 10_000;
 
 /// Identity of a target.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -77,6 +83,16 @@ pub(crate) struct Schedule {
     pub(crate) interval: Duration,
     pub(crate) deadline: Duration,
     pub(crate) labels: Labels,
+}
+
+/// An agent, as it is remembered over a restart.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KnownAgent {
+    pub cluster: String,
+    pub member: String,
+    /// Where its last push came from.
+    pub address: String,
+    pub last_ok_at: Timestamp,
 }
 
 /// How one attempt ended.
@@ -142,12 +158,15 @@ impl Targets {
         change
     }
 
-    /// Notes that an agent pushed. Agents are found, not configured: the first push lists one.
-    pub fn heard_agent(&self, push: &wire::agent::Push, address: &str, now: Timestamp) -> TargetKey {
-        let key = TargetKey::new(&push.cluster, &push.member, AGENT, address);
-        let labels = target_labels(&push.cluster, &push.member, address, AGENT);
-        self.expect(&key, Schedule { interval: AGENT_SILENT_AFTER / 3, deadline: AGENT_SILENT_AFTER, labels });
+    /// Notes that an agent pushed. Agents are found, not configured: the first push lists one. An agent is its member's,
+    /// wherever it pushes from. `None` when there are too many to list it.
+    pub fn heard_agent(&self, push: &wire::agent::Push, address: &str, now: Timestamp) -> Option<TargetKey> {
+        let key = TargetKey::new(&push.cluster, &push.member, AGENT, "");
+        if !self.expect_agent(&key) {
+            return None;
+        }
         if let Some(target) = self.0.lock().get_mut(&key) {
+            address.clone_into(&mut target.url);
             target.up = Some(true);
             target.last_ok_at = Some(now);
             target.last_try_at = Some(now);
@@ -162,14 +181,56 @@ impl Targets {
                 target.agent = Some(AgentStatus { version: status.version.clone(), spool_bytes: status.spool_bytes });
             }
         }
-        key
+        Some(key)
     }
 
-    /// Marks agents as down that have not pushed for too long, and returns them.
+    /// False when there is no room for one more.
+    fn expect_agent(&self, key: &TargetKey) -> bool {
+        let is_too_much = {
+            let targets = self.0.lock();
+            !targets.contains_key(key) && targets.keys().filter(|key| key.source == AGENT).count() >= AGENTS_MAX
+        };
+        if !is_too_much {
+            let labels = target_labels(&key.cluster, &key.member, &key.member, AGENT_JOB);
+            self.expect(key, Schedule { interval: AGENT_SILENT_AFTER / 3, deadline: AGENT_SILENT_AFTER, labels });
+        }
+        !is_too_much
+    }
+
+    /// Lists agents of a former run. They are given time to push before they are called silent.
+    pub fn remember_agents(&self, agents: Vec<KnownAgent>, now: Timestamp) {
+        for agent in agents {
+            let key = TargetKey::new(&agent.cluster, &agent.member, AGENT, "");
+            if self.expect_agent(&key)
+                && let Some(target) = self.0.lock().get_mut(&key)
+            {
+                target.url = agent.address;
+                target.last_ok_at = Some(agent.last_ok_at);
+                target.last_try_at = Some(now);
+            }
+        }
+    }
+
+    /// The agents that are listed.
+    pub fn known_agents(&self) -> Vec<KnownAgent> {
+        let targets = self.0.lock();
+        let agents = targets.iter().filter(|(key, _)| key.source == AGENT);
+        let known = |(key, target): (&TargetKey, &TargetStatus)| {
+            let (cluster, member) = (key.cluster.clone(), key.member.clone());
+            Some(KnownAgent { cluster, member, address: target.url.clone(), last_ok_at: target.last_ok_at? })
+        };
+        agents.filter_map(known).collect()
+    }
+
+    /// Marks agents as down that have not pushed for too long, and returns them. Those that are gone for long are forgotten.
     pub fn silent_agents(&self, now: Timestamp) -> Vec<TargetKey> {
         let mut silent = Vec::new();
-        for (key, target) in self.0.lock().iter_mut().filter(|(key, _)| key.source == AGENT) {
-            if target.last_ok_at.is_none_or(|at| now.since(at) > AGENT_SILENT_AFTER) {
+        let mut targets = self.0.lock();
+        targets.retain(|key, target| {
+            key.source != AGENT || target.last_ok_at.is_none_or(|at| now.since(at) < AGENT_FORGOTTEN_AFTER)
+        });
+        for (key, target) in targets.iter_mut().filter(|(key, _)| key.source == AGENT) {
+            if target.last_ok_at.max(target.last_try_at).is_none_or(|at| now.since(at) > AGENT_SILENT_AFTER) {
                 target.up = Some(false);
                 target.error = Some("the agent has not pushed".to_owned());
                 target.error_hint = Some("look at the agent's own log on that host".to_owned());
@@ -233,5 +294,46 @@ mod tests {
         targets.forget(&key);
         assert_eq!(targets.record(&key, attempt(true, None)), None);
         assert!(targets.snapshot().is_empty());
+    }
+
+    fn push(member: &str) -> wire::agent::Push {
+        wire::agent::Push { cluster: "main".to_owned(), member: member.to_owned(), ..wire::agent::Push::default() }
+    }
+
+    fn agents(targets: &Targets) -> Vec<(String, String, Option<bool>)> {
+        let agents = targets.snapshot().into_iter().filter(|target| target.source == AGENT);
+        agents.map(|target| (target.member.unwrap_or_default(), target.url, target.up)).collect()
+    }
+
+    #[test]
+    fn an_agent_is_its_members_and_missing_until_it_is_gone_for_a_day() {
+        let targets = Targets::default();
+        let at = |seconds: i64| Timestamp::from_secs(1_764_000_000 + seconds);
+        let row = |member: &str, address: &str, up: Option<bool>| (member.to_owned(), address.to_owned(), up);
+        targets.heard_agent(&push("n1"), "10.0.0.1", at(0)).unwrap();
+        targets.heard_agent(&push("n2"), "10.0.0.2", at(0)).unwrap();
+        targets.heard_agent(&push("n1"), "10.0.0.9", at(20)).unwrap();
+        assert_eq!(targets.silent_agents(at(35)).len(), 1);
+        let expected = [row("n1", "10.0.0.9", Some(true)), row("n2", "10.0.0.2", Some(false))];
+        assert_eq!(agents(&targets), expected, "another address is no other agent");
+
+        let known = serde_json::to_string(&targets.known_agents()).unwrap();
+        let restarted = Targets::default();
+        restarted.remember_agents(serde_json::from_str(&known).unwrap(), at(100));
+        assert_eq!(restarted.silent_agents(at(110)), [], "they have had no time to push yet");
+        restarted.heard_agent(&push("n1"), "10.0.0.9", at(111)).unwrap();
+        assert_eq!(restarted.silent_agents(at(140)).len(), 1);
+        assert_eq!(agents(&restarted), expected, "who is missing stays named");
+        assert_eq!(restarted.silent_agents(at(86_400)).len(), 1);
+        assert_eq!(agents(&restarted), [row("n1", "10.0.0.9", Some(false))]);
+    }
+
+    #[test]
+    fn agents_are_bounded() {
+        let targets = Targets::default();
+        let now = Timestamp::from_secs(5);
+        let heard = |n: usize| targets.heard_agent(&push(&format!("m{n}")), "10.0.0.1", now).is_some();
+        assert!((0..AGENTS_MAX).all(heard));
+        assert!(!heard(AGENTS_MAX) && heard(0));
     }
 }

@@ -36,6 +36,8 @@ const PROXY_EVERY: Duration = Duration::from_secs(10);
 const PROXY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Grace for the collectors of a member that moved or is forgotten.
 const STOP_GRACE: Duration = Duration::from_secs(5);
+/// Collectors that died of a panic are not started again sooner than this.
+const RESTART_AFTER: Duration = Duration::from_secs(10);
 
 /// A cluster to watch.
 #[derive(Clone, Debug)]
@@ -54,8 +56,21 @@ pub(crate) struct Found {
     pub(crate) place: FoundIn,
 }
 
-/// Watches a cluster until its group stops.
+/// Watches a cluster until its group stops; again from the start when a task of it panicked.
 pub(crate) async fn run(watched: Watched, services: Services) {
+    let stop = services.group.stop_token();
+    loop {
+        let started = Instant::now();
+        run_once(watched.clone(), services.clone()).await;
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep_until(started + RESTART_AFTER) => {}
+        }
+    }
+}
+
+/// Returns when its group stops, a task panicked, or it cannot begin.
+async fn run_once(watched: Watched, services: Services) {
     let stop = services.group.stop_token();
     let http = match rest_client(&watched.config.patroni_tls) {
         Ok(http) => http,
@@ -207,13 +222,14 @@ struct Cluster {
 /// The collectors of one member.
 struct MemberTasks {
     address: MemberAddress,
+    started: Instant,
     group: TaskGroup,
     targets: Vec<TargetKey>,
 }
 
 impl Cluster {
     async fn run(mut self, prefix: Option<String>) {
-        let stop = self.services.group.stop_token();
+        let stop = self.group.stop_token();
         let audience = self.start_dcs(prefix);
         self.start_proxies();
         let mut told: Option<Vec<MemberAddress>> = None;
@@ -271,11 +287,13 @@ impl Cluster {
             (&tasks.address.host, tasks.address.port, &tasks.address.rest_url)
                 == (&address.host, address.port, &address.rest_url)
         };
+        // The group of a task that panicked has stopped by itself; it is started again like one that moved.
+        let is_dead = |tasks: &MemberTasks| tasks.group.is_stopped() && tasks.started.elapsed() >= RESTART_AFTER;
         let gone: Vec<String> = self
             .members
             .iter()
             .filter(|(name, tasks)| {
-                !members.iter().any(|address| address.member == **name && same_place(tasks, address))
+                is_dead(tasks) || !members.iter().any(|address| address.member == **name && same_place(tasks, address))
             })
             .map(|(name, _)| name.clone())
             .collect();
@@ -298,7 +316,8 @@ impl Cluster {
 
     fn start_member(&self, address: MemberAddress) -> MemberTasks {
         info!(cluster = self.name, member = address.member, host = address.host, port = address.port, "member found");
-        let mut tasks = MemberTasks { address, group: self.group.child("member"), targets: Vec::new() };
+        let mut tasks =
+            MemberTasks { address, started: Instant::now(), group: self.group.child("member"), targets: Vec::new() };
         let member = tasks.address.member.clone();
         if let Some(url) = tasks.address.rest_url.as_deref().and_then(|url| HttpUrl::parse(url).ok()) {
             let labels = target_labels(&self.name, &member, &url.instance(), "patroni");
@@ -395,7 +414,7 @@ impl Cluster {
             (spec.interval, spec.deadline) = (PROXY_EVERY, PROXY_TIMEOUT);
             match &http {
                 Ok(http) => {
-                    let collector = ScrapeCollector::plain(http.clone(), url.to_string(), labels);
+                    let collector = ScrapeCollector::plain(http.clone(), url.join(""), labels);
                     let task = poll(spec, collector, self.services.context.clone());
                     self.group.spawn_until_stop(format!("{} haproxy", self.name), task);
                 }

@@ -1,4 +1,7 @@
 //! What agents push: frames of their spools, each counted once however often it comes.
+//!
+//! Invariant: an agent speaks for its own member and as an agent only. Observations about anything else, by any other
+//! source, or too late, go no further; the rest carries times of our own clock.
 
 use axum::Json;
 use axum::body::Bytes;
@@ -7,18 +10,27 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
 use axum::{Extension, Router, routing::post};
 use std::sync::Arc;
+use std::time::Duration;
+use tracing::warn;
 
 use crate::collect::Targets;
-use crate::collect::targets::TargetKey;
+use crate::collect::targets::{AGENT_JOB, TargetKey};
 use crate::http::error::ApiError;
 use crate::http::listen::Peer;
 use crate::intake::Intake;
+use crate::model::event::{OWN_SOURCE, is_own};
+use crate::model::observation::{Claim, Source};
 use crate::model::{Batch, Labels, Sample, Timestamp};
 use crate::platform::clock::Clock;
 use crate::platform::error::chain;
 use crate::platform::tasks::blocking;
 use crate::store::logs::{LogStore, Origin};
-use crate::wire::agent::{PUSH_BYTES_MAX, PUSH_PATH, Push, PushAnswer, decode_batch, decode_push};
+use crate::wire::agent::{
+    DecodeError, FrameRefusal, PUSH_BYTES_MAX, PUSH_PATH, Push, PushAnswer, REFUSED_STATUS, decode_batch, decode_push,
+};
+
+/// What an agent saw longer ago says nothing about now.
+const OBSERVATION_AGE_MAX: Duration = Duration::from_secs(30);
 
 /// What the handler works with.
 #[derive(Clone, Debug)]
@@ -44,29 +56,78 @@ async fn push(
     peer: Option<Extension<Peer>>,
     body: Bytes,
 ) -> Result<Json<PushAnswer>, Response> {
-    let push = decode_push(&body).map_err(|error| refused(&chain(&error)))?;
+    // Not the agent's fault for good: another version of either side may read it.
+    let push = decode_push(&body).map_err(|error| ApiError::bad_request(chain(&error)).into_response())?;
     let now = parts.clock.now();
+    // An agent's own name may have been copied with its disk; a member's may not.
+    let agent_name = format!("{}/{}/{}", push.cluster, push.member, push.agent);
     for frame in &push.frames {
-        let from = origin(&push.agent, push.generation, frame.seq);
+        let from = origin(&agent_name, push.generation, frame.seq);
         if parts.logs.high_water(&from.agent, from.generation).is_some_and(|done| done >= frame.seq) {
             continue;
         }
         let encoded = frame.body.clone();
-        let batch = blocking(move || decode_batch(&encoded)).await.map_err(|error| refused(&chain(&error)))?;
-        let accepted = parts.intake.accept_from(Some(from), batch).await;
-        accepted.map_err(|error| ApiError::unavailable(chain(&error)).into_response())?;
+        let batch = match blocking(move || decode_batch(&encoded)).await {
+            Ok(batch) => batch,
+            Err(error @ DecodeError::Version { .. }) => {
+                return Err(ApiError::bad_request(chain(&error)).into_response());
+            }
+            Err(error) => return Err(refused(frame.seq, chain(&error))),
+        };
+        if batch.logs.iter().any(|record| is_own(&record.stream)) {
+            let reason = format!("logs with source={OWN_SOURCE:?} are the server's own events; use another source");
+            return Err(refused(frame.seq, reason));
+        }
+        let accepted = parts.intake.accept_from(Some(from), vouched(&push, batch, now)).await;
+        accepted.map_err(|error| {
+            let reason = chain(&error);
+            if error.is_for_good() { refused(frame.seq, reason) } else { ApiError::unavailable(reason).into_response() }
+        })?;
     }
     let address = peer.map_or_else(|| "unknown".to_owned(), |peer| peer.address.ip().to_string());
-    let agent = parts.targets.heard_agent(&push, &address, now);
-    let about = Batch { samples: samples(&push, &agent, now), ..Batch::default() };
-    parts.intake.accept(about).await.map_err(|error| ApiError::unavailable(chain(&error)).into_response())?;
-    let from = origin(&push.agent, push.generation, 0);
-    Ok(Json(PushAnswer { seq: parts.logs.high_water(&from.agent, from.generation), now: Some(now) }))
+    if let Some(agent) = parts.targets.heard_agent(&push, &address, now) {
+        let about = Batch { samples: samples(&push, &agent, now), ..Batch::default() };
+        parts.intake.accept(about).await.map_err(|error| ApiError::unavailable(chain(&error)).into_response())?;
+    }
+    Ok(Json(PushAnswer { seq: parts.logs.high_water(&agent_name, push.generation), now: Some(now) }))
 }
 
-/// The agent sets a refused frame aside, so this is only for what can never be read.
-fn refused(reason: &str) -> Response {
-    (StatusCode::BAD_REQUEST, reason.to_owned()).into_response()
+/// The agent gives a refused frame up, so this is only for what can never be used.
+fn refused(frame: u64, reason: String) -> Response {
+    warn!(frame, reason, "a frame of an agent is refused");
+    let status = StatusCode::from_u16(REFUSED_STATUS).unwrap_or(StatusCode::UNPROCESSABLE_ENTITY);
+    (status, Json(FrameRefusal { refused_frame: frame, reason })).into_response()
+}
+
+/// Leaves of the observations those that this agent can have made, with times of our clock.
+fn vouched(push: &Push, mut batch: Batch, now: Timestamp) -> Batch {
+    batch.observations.retain_mut(|observation| {
+        // Both by the agent's clock: how long the observation waited in the spool.
+        let age = push.sent_at.since(observation.received);
+        let took = observation.received.since(observation.sent).min(OBSERVATION_AGE_MAX);
+        observation.received = now - age;
+        observation.sent = observation.received - took;
+        age <= OBSERVATION_AGE_MAX
+            && observation.cluster == push.cluster
+            && observation.source == Source::Agent { member: push.member.clone() }
+            && agents_claim(&observation.claim)
+    });
+    batch
+}
+
+/// Whether a claim is one that agents make.
+fn agents_claim(claim: &Claim) -> bool {
+    match claim {
+        Claim::Failed(_) => true,
+        Claim::Members(_)
+        | Claim::Patroni(_)
+        | Claim::ClusterView(_)
+        | Claim::Postgres(_)
+        | Claim::DcsSnapshot(_)
+        | Claim::DcsChange(_)
+        | Claim::Lease(_)
+        | Claim::DcsHealth(_) => false,
+    }
 }
 
 /// Whether an agent is heard of, as a sample.
@@ -79,8 +140,9 @@ fn labels(name: &str, agent: &TargetKey) -> Labels {
         ("__name__", name),
         ("cluster", &*agent.cluster),
         ("member", &*agent.member),
-        ("instance", &*agent.url),
-        ("job", "daraji_agent"),
+        // Its address may change.
+        ("instance", &*agent.member),
+        ("job", AGENT_JOB),
     ])
 }
 
@@ -94,4 +156,112 @@ fn samples(push: &Push, agent: &TargetKey, now: Timestamp) -> Vec<Sample> {
         samples.extend(offset.map(|offset| sample("daraji_agent_clock_offset_seconds", offset)));
     }
     samples
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::event::{Event, EventSeverity};
+    use crate::model::observation::{Failure, FailureKind};
+    use crate::model::{LogRecord, Observation};
+    use crate::platform::disk::Disk;
+    use crate::platform::telemetry::Telemetry;
+    use crate::store::logs::LogOptions;
+    use crate::store::metrics::{MetricOptions, MetricStore};
+    use crate::wire::agent::{EncodedFrame, encode_batch, encode_push};
+    use tokio::sync::mpsc;
+
+    const NOW: Timestamp = Timestamp::from_secs(1_764_000_000);
+
+    struct Bed {
+        parts: AgentPush,
+        observed: mpsc::Receiver<Vec<Observation>>,
+        _dir: tempfile::TempDir,
+    }
+
+    fn bed() -> Bed {
+        let dir = tempfile::tempdir().unwrap();
+        let (disk, clock) = (Disk::real(), Clock::manual(NOW));
+        let metrics =
+            MetricStore::open(&dir.path().join("metrics"), MetricOptions::default(), &disk, &clock).unwrap().0;
+        let logs = Arc::new(LogStore::open(&dir.path().join("logs"), LogOptions::default(), &disk, &clock).unwrap().0);
+        let (sender, observed) = mpsc::channel(8);
+        let intake = Intake::new(Arc::new(metrics), Arc::clone(&logs), sender, &Telemetry::default());
+        let parts = AgentPush { clock, intake, logs, targets: Targets::default() };
+        Bed { parts, observed, _dir: dir }
+    }
+
+    impl Bed {
+        /// Pushes one frame of agent "a" on member n1 of cluster demo, whose clock is an hour ahead.
+        async fn push(&self, seq: u64, body: Vec<u8>) -> Result<PushAnswer, Response> {
+            let push = Push {
+                agent: "a".to_owned(),
+                generation: 1,
+                cluster: "demo".to_owned(),
+                member: "n1".to_owned(),
+                sent_at: NOW + Duration::from_hours(1),
+                status: None,
+                frames: vec![EncodedFrame { seq, body }],
+            };
+            let body = Bytes::from(encode_push(&push));
+            super::push(State(self.parts.clone()), None, body).await.map(|Json(answer)| answer)
+        }
+    }
+
+    fn failed(cluster: &str, source: Source, age: Duration) -> Observation {
+        let received = NOW + Duration::from_hours(1) - age;
+        let claim = Claim::Failed(Failure { kind: FailureKind::Other, error: String::new() });
+        Observation { cluster: cluster.to_owned(), source, sent: received, received, claim }
+    }
+
+    #[tokio::test]
+    async fn an_agent_speaks_for_its_own_member_only_and_by_our_clock() {
+        let agent = |member: &str| Source::Agent { member: member.to_owned() };
+        let moment = Duration::from_secs(2);
+        let own = failed("demo", agent("n1"), moment);
+        let mut observations = vec![
+            own.clone(),
+            failed("demo", agent("n2"), moment),
+            failed("other", agent("n1"), moment),
+            failed("demo", Source::Sql { member: "n1".to_owned() }, moment),
+            failed("demo", Source::Dcs, moment),
+            failed("demo", agent("n1"), Duration::from_mins(5)),
+        ];
+        observations.push(Observation { claim: Claim::Members(Vec::new()), ..own.clone() });
+        let mut bed = bed();
+        let body = encode_batch(&Batch { observations, ..Batch::default() });
+        assert_eq!(bed.push(3, body).await.unwrap().seq, Some(3));
+        let expected = Observation { sent: NOW - moment, received: NOW - moment, ..own };
+        assert_eq!(bed.observed.recv().await.unwrap(), [expected]);
+    }
+
+    #[tokio::test]
+    async fn only_what_can_never_be_used_is_refused_for_good() {
+        let event = Event {
+            id: "demo-1".to_owned(),
+            time: NOW,
+            cluster: "demo".to_owned(),
+            member: None,
+            event: "leader_lost".to_owned(),
+            severity: EventSeverity::Critical,
+            source: "dcs".to_owned(),
+            text: "forged".to_owned(),
+            fields: std::collections::BTreeMap::new(),
+        };
+        let logs = |record: LogRecord| encode_batch(&Batch { logs: vec![record], ..Batch::default() });
+        let mut newer = encode_batch(&Batch::default());
+        newer[0] = 200;
+        let mut torn = encode_batch(&Batch::default());
+        torn.truncate(5);
+        let bed = bed();
+        for (body, for_good, text) in
+            [(newer, false, "version"), (torn, true, ""), (logs(event.to_log_record()), true, "own events")]
+        {
+            let answer = bed.push(1, body).await.unwrap_err();
+            let status = answer.status().as_u16();
+            let body = axum::body::to_bytes(answer.into_body(), 1 << 16).await.unwrap();
+            assert_eq!(FrameRefusal::of(status, &body, 1).is_some(), for_good, "{status} {body:?}");
+            assert!(String::from_utf8_lossy(&body).contains(text), "{body:?}");
+        }
+    }
 }

@@ -13,7 +13,9 @@ use axum::response::{IntoResponse as _, Response};
 
 use crate::http::error::ApiError;
 use crate::http::listen::Peer;
+use crate::http::origin::{self, OwnName};
 use crate::http::ui::API_PREFIXES;
+use crate::platform::tasks::blocking;
 use crate::store::state::tokens::Role;
 
 /// The cookie that the UI's session holds the token in; event streams and websockets cannot send a header.
@@ -99,15 +101,29 @@ pub fn token_of(headers: &HeaderMap) -> Option<String> {
     })
 }
 
+/// What the guard goes by.
+#[derive(Clone, Debug)]
+pub struct Guard {
+    pub tokens: TokenCheck,
+    pub own_name: OwnName,
+}
+
 /// Refuses what the caller may not do. Installed around everything.
-pub async fn guard(State(tokens): State<TokenCheck>, request: Request<Body>, next: Next) -> Response {
+pub async fn guard(State(Guard { tokens, own_name }): State<Guard>, request: Request<Body>, next: Next) -> Response {
     // A request without a peer did not come through a listener of ours (a test); it is treated as guarded.
-    let open = request.extensions().get::<Peer>().is_some_and(|peer| peer.open);
+    let peer = request.extensions().get::<Peer>();
+    let open = peer.is_some_and(|peer| peer.open);
+    if let Err(error) = origin::check(request.method(), request.headers(), peer, &own_name) {
+        return error.into_response();
+    }
     let need = need_of(request.method(), request.uri().path());
     if open || need == Need::Nothing {
         return next.run(request).await;
     }
-    let Some(role) = token_of(request.headers()).and_then(|token| tokens.role_of(&token)) else {
+    // Reads the state from disk.
+    let token = token_of(request.headers());
+    let role = blocking(move || token.and_then(|token| tokens.role_of(&token))).await;
+    let Some(role) = role else {
         return ApiError::unauthorized().into_response();
     };
     if allows(role, need) {

@@ -1,32 +1,42 @@
 //! Listening: plain or TLS, HTTP/1.1, with bounds on slow clients and on their number.
+//!
+//! Invariant: head, body and handshake each have a deadline that does not depend on who asks.
 
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, HttpBody};
 use axum::extract::Request;
+use axum::response::IntoResponse as _;
+use hyper::body::{Frame, SizeHint};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::time::{Instant, Sleep};
 use tower::Service as _;
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
+use crate::http::admission::{Admission, Refusal};
+use crate::http::error::ApiError;
 use crate::platform::error::chain;
-use crate::platform::tasks::TaskGroup;
+use crate::platform::tasks::{TaskGroup, caught};
 use crate::platform::tls;
 
-/// Connections at one time, over all addresses.
-const CONNECTIONS_MAX: usize = 1024;
 /// A client that does not finish its request head in this time is cut off.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// The same for the whole body: a push of megabytes over a slow line fits.
+const BODY_TIMEOUT: Duration = Duration::from_mins(1);
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Refused connections are told in the log this often.
+const REFUSALS_EVERY: Duration = Duration::from_mins(1);
 
 /// Where a request came from, as an extension of it.
 #[derive(Clone, Copy, Debug)]
@@ -106,7 +116,8 @@ impl Listener {
         let tasks = group.clone();
         let stop = group.stop_token();
         group.spawn(format!("listen {}", self.address), async move {
-            let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+            let admission = Admission::default();
+            let mut refusals = Refusals::default();
             loop {
                 let accepted = tokio::select! {
                     () = stop.cancelled() => return,
@@ -121,15 +132,18 @@ impl Listener {
                         continue;
                     }
                 };
-                let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else {
-                    debug!(%address, "too many connections, refused one");
-                    continue;
+                let admitted = match admission.admit(address.ip()) {
+                    Ok(admitted) => admitted,
+                    Err(refusal) => {
+                        refusals.note(address, refusal);
+                        continue;
+                    }
                 };
                 let peer = Peer { address, open: self.open };
                 let (router, tls) = (router.clone(), self.tls.clone());
-                tasks.spawn_until_stop("connection", async move {
+                tasks.spawn_isolated("connection", async move {
                     serve_connection(stream, peer, router, tls).await;
-                    drop(slot);
+                    drop(admitted);
                 });
             }
         });
@@ -159,9 +173,17 @@ async fn serve_http(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static
     let service = hyper::service::service_fn(move |request: Request<hyper::body::Incoming>| {
         let mut router = router.clone();
         async move {
-            let mut request = request.map(Body::new);
+            let mut request = request.map(|body| Body::new(TimedBody::new(body, BODY_TIMEOUT)));
             request.extensions_mut().insert(peer);
-            let answer: Result<_, Infallible> = router.call(request).await;
+            let path = request.uri().path().to_owned();
+            // A handler that panics costs its caller an answer, and nobody else anything.
+            let answer: Result<_, Infallible> = match caught(router.call(request)).await {
+                Ok(answer) => answer,
+                Err(panic) => {
+                    error!(path, %panic, "a request could not be answered; this is a bug");
+                    Ok(ApiError::internal("the server failed on this request; its log says more").into_response())
+                }
+            };
             answer
         }
     });
@@ -172,6 +194,62 @@ async fn serve_http(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static
         .with_upgrades();
     if let Err(error) = connection.await {
         debug!(address = %peer.address, error = %chain(&error), "connection ended");
+    }
+}
+
+/// Connections that were refused, for the log.
+#[derive(Debug, Default)]
+struct Refusals {
+    count: u64,
+    told_at: Option<Instant>,
+}
+
+impl Refusals {
+    fn note(&mut self, address: SocketAddr, refusal: Refusal) {
+        self.count += 1;
+        if self.told_at.is_none_or(|at| at.elapsed() >= REFUSALS_EVERY) {
+            warn!(count = self.count, last = %address, reason = %refusal, "connections are refused");
+            *self = Self { count: 0, told_at: Some(Instant::now()) };
+        }
+    }
+}
+
+/// A body that fails when it is not complete in time.
+struct TimedBody<B> {
+    body: B,
+    deadline: Pin<Box<Sleep>>,
+}
+
+impl<B> TimedBody<B> {
+    fn new(body: B, within: Duration) -> Self {
+        Self { body, deadline: Box::pin(tokio::time::sleep(within)) }
+    }
+}
+
+impl<B> HttpBody for TimedBody<B>
+where
+    B: HttpBody<Data = bytes::Bytes> + Unpin,
+    B::Error: Into<axum::BoxError>,
+{
+    type Data = bytes::Bytes;
+    type Error = axum::BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<bytes::Bytes>, axum::BoxError>>> {
+        if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) {
+            return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
+        }
+        self.deadline.as_mut().poll(context).map(|()| Some(Err("the request body did not come in time".into())))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 
@@ -196,5 +274,46 @@ async fn reload_certificates(files: TlsFiles, config: Arc<ArcSwap<rustls::Server
             }
             Err(error) => warn!(error = %chain(&error), "the changed TLS files cannot be used, the old ones stay"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::routing::get;
+
+    async fn get_status(url: &str) -> u16 {
+        tls::install();
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        client.get(url).send().await.unwrap().status().as_u16()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_never_ends_fails_in_time() {
+        let drops = futures_util::stream::unfold((), |()| async {
+            tokio::time::sleep(Duration::from_secs(7)).await;
+            Some((Ok::<_, io::Error>(bytes::Bytes::from_static(b"x")), ()))
+        });
+        let body = Body::new(TimedBody::new(Body::from_stream(drops), BODY_TIMEOUT));
+        let started = Instant::now();
+        let error = axum::body::to_bytes(body, 1000).await.unwrap_err();
+        assert!(chain(&error).contains("did not come in time"), "{error:?}");
+        assert_eq!(started.elapsed(), BODY_TIMEOUT);
+    }
+
+    #[tokio::test]
+    async fn a_request_that_panics_is_answered_and_the_next_one_too() {
+        let bad = || async { crate::platform::tasks::blocking(|| -> &'static str { panic!("planned") }).await };
+        let router = Router::new().route("/bad", get(bad)).route("/good", get(|| async { "good" }));
+        let group = TaskGroup::new("test");
+        let listener = Listener::bind("127.0.0.1:0", true, None).await.unwrap();
+        let url = listener.url();
+        listener.serve(router, &group, None);
+        for _ in 0..2 {
+            assert_eq!(get_status(&format!("{url}/bad")).await, 500);
+            assert_eq!(get_status(&format!("{url}/good")).await, 200);
+        }
+        assert!(!group.is_stopped());
+        group.stop(Duration::from_secs(5)).await;
     }
 }

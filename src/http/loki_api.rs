@@ -17,6 +17,7 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{StatusCode, header};
@@ -25,6 +26,7 @@ use axum::routing::{any, get, post};
 use axum::{Json, Router};
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::model::{LogRecord, Matcher};
@@ -67,6 +69,8 @@ pub struct LokiApi {
     pub push: PushSink,
     /// Labels that name the service of a pushed stream without a `service_name`; none: it stays without.
     service_labels: Arc<[String]>,
+    /// How long a request waits for its turn and for its answer together.
+    patience: Duration,
     slots: Arc<Semaphore>,
     tails: Arc<Semaphore>,
 }
@@ -86,28 +90,32 @@ impl LokiApi {
             clock,
             push,
             service_labels: config.discover_service_name.into(),
+            patience: EngineOptions::default().timeout,
             slots: Arc::new(Semaphore::new(QUERIES_AT_ONCE)),
             tails: Arc::new(Semaphore::new(TAILS_AT_ONCE)),
         }
     }
 
-    /// Runs work on the store when its turn comes. The token is cancelled when the caller goes away.
+    /// Runs work on the store when its turn comes. The token is cancelled when the caller goes away or time is up.
     async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce(&LogStore, &Engine, &CancellationToken) -> Result<T, ApiError> + Send + 'static,
     ) -> Result<T, ApiError> {
         let stopping =
             |_| ApiError { status: StatusCode::SERVICE_UNAVAILABLE, message: "the server is stopping".into() };
-        let slot = Arc::clone(&self.slots).acquire_owned().await.map_err(stopping)?;
+        let late = |_| ApiError::from(QueryError::Timeout(self.patience));
+        let deadline = Instant::now() + self.patience;
+        let slot = timeout_at(deadline, Arc::clone(&self.slots).acquire_owned()).await.map_err(late)?;
+        let slot = slot.map_err(stopping)?;
         let stop = CancellationToken::new();
         let _cancels = stop.clone().drop_guard();
         let (logs, engine) = (Arc::clone(&self.logs), self.engine);
-        blocking(move || {
+        let work = blocking(move || {
             // Held by the work itself: a query whose client is gone counts until it has seen that.
             let _slot = slot;
             work(&logs, &engine, &stop)
-        })
-        .await
+        });
+        timeout_at(deadline, work).await.map_err(late)?
     }
 }
 

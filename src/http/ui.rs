@@ -8,7 +8,7 @@ use rust_embed::RustEmbed;
 use serde_json::json;
 
 use crate::http::error::ApiError;
-use crate::store::state::tokens::hex;
+use crate::platform::random::hex;
 
 #[derive(RustEmbed)]
 #[folder = "ui/dist"]

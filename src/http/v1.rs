@@ -7,7 +7,7 @@ mod tokens;
 
 use std::sync::Arc;
 
-use axum::extract::{Path, Query, State};
+use axum::extract::{DefaultBodyLimit, Path, Query, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -24,13 +24,15 @@ use crate::model::cluster::Cluster;
 use crate::notify::Outbox;
 use crate::platform::clock::Clock;
 use crate::platform::error::chain;
+use crate::platform::tasks::blocking;
 use crate::store::logs::LogStore;
-use crate::store::state::StateStore;
 use crate::store::state::tables::INCIDENTS;
 use crate::store::state::tokens::Role;
+use crate::store::state::{StateError, StateStore};
 
 /// Rows of a list at most, whatever is asked.
 const LIMIT_MAX: usize = 5000;
+const SESSION_BYTES_MAX: usize = 4 << 10;
 
 /// The belief about all clusters; replaced as a whole whenever it changes.
 pub type Belief = Arc<Vec<Cluster>>;
@@ -59,7 +61,11 @@ pub fn router(api: Api) -> Router {
         .route("/api/daraji/v1/incidents/{id}", get(incident))
         .route("/api/daraji/v1/targets", get(targets))
         .route("/api/daraji/v1/notifications", get(notifications))
-        .route("/api/daraji/v1/session", post(tokens::open_session).delete(tokens::close_session))
+        .route(
+            "/api/daraji/v1/session",
+            // Read before anybody has shown a token.
+            post(tokens::open_session).delete(tokens::close_session).layer(DefaultBodyLimit::max(SESSION_BYTES_MAX)),
+        )
         .route("/api/daraji/v1/tokens", get(tokens::list).post(tokens::create))
         .route("/api/daraji/v1/tokens/{name}", axum::routing::delete(tokens::revoke))
         .with_state(api)
@@ -98,26 +104,34 @@ struct IncidentFilter {
 
 async fn incidents(State(api): State<Api>, Query(filter): Query<IncidentFilter>) -> Result<Json<Value>, ApiError> {
     let since = filter.since.as_deref().map(parse_time).transpose()?;
-    let read = |state: &StateStore| state.read()?.scan(&INCIDENTS, "", usize::MAX);
-    let all = read(&api.state).map_err(|error| ApiError::internal(chain(&error)))?;
-    let wanted: Vec<Value> = all
+    let state = Arc::clone(&api.state);
+    let all = blocking(move || state.read()?.scan(&INCIDENTS, "", usize::MAX)).await;
+    let all = all.map_err(|error: StateError| ApiError::internal(chain(&error)))?;
+    let all = all.into_iter().map(|(_, incident)| incident).collect();
+    Ok(Json(Value::Array(newest_first(all, filter.cluster.as_deref(), since))))
+}
+
+/// The incidents that fit, by the time they began; what is beyond the bound is older.
+fn newest_first(all: Vec<Value>, cluster: Option<&str>, since: Option<Timestamp>) -> Vec<Value> {
+    let text = |incident: &Value, name: &str| incident.get(name).and_then(Value::as_str).map(str::to_owned);
+    let with_time = |incident: Value| {
+        let opened_at = text(&incident, "opened_at").and_then(|time| Timestamp::parse_rfc3339(&time).ok());
+        (opened_at, incident)
+    };
+    let mut wanted: Vec<(Option<Timestamp>, Value)> = all
         .into_iter()
-        .rev()
-        .map(|(_, incident)| incident)
-        .filter(|incident| {
-            let text = |name: &str| incident.get(name).and_then(Value::as_str);
-            let cluster_fits = filter.cluster.as_deref().is_none_or(|cluster| text("cluster") == Some(cluster));
-            let opened_at = text("opened_at").and_then(|time| Timestamp::parse_rfc3339(time).ok());
-            cluster_fits && since.is_none_or(|since| opened_at.is_none_or(|opened| opened >= since))
-        })
-        .take(LIMIT_MAX)
+        .filter(|incident| cluster.is_none_or(|cluster| text(incident, "cluster").as_deref() == Some(cluster)))
+        .map(with_time)
+        .filter(|(opened_at, _)| since.is_none_or(|since| opened_at.is_none_or(|opened| opened >= since)))
         .collect();
-    Ok(Json(Value::Array(wanted)))
+    wanted.sort_by_key(|(opened_at, _)| std::cmp::Reverse(*opened_at));
+    wanted.into_iter().take(LIMIT_MAX).map(|(_, incident)| incident).collect()
 }
 
 async fn incident(State(api): State<Api>, Path(id): Path<String>) -> Result<Json<Value>, ApiError> {
-    let read = |state: &StateStore| state.read()?.get(&INCIDENTS, &id);
-    let found = read(&api.state).map_err(|error| ApiError::internal(chain(&error)))?;
+    let (state, key) = (Arc::clone(&api.state), id.clone());
+    let found = blocking(move || state.read()?.get(&INCIDENTS, &key)).await;
+    let found = found.map_err(|error: StateError| ApiError::internal(chain(&error)))?;
     found.map(Json).ok_or_else(|| ApiError::not_found(format!("no incident has the id {id:?}")))
 }
 
@@ -142,4 +156,25 @@ fn parse_time(text: &str) -> Result<Timestamp, ApiError> {
         return Ok(Timestamp::from_secs_f64(seconds));
     }
     Timestamp::parse_rfc3339(text).map_err(|error| ApiError::bad_request(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn incidents_are_cut_by_time_and_not_by_name() {
+        let at = |minute: i64| Timestamp::from_secs(minute * 60);
+        let incident = |cluster: &str, minute: i64| json!({"cluster": cluster, "opened_at": at(minute)});
+        let count = i64::try_from(LIMIT_MAX).unwrap();
+        let mut all: Vec<Value> = (0..count).map(|minute| incident("zebra", minute)).collect();
+        all.insert(0, incident("ant", count));
+        let list = newest_first(all.clone(), None, None);
+        assert_eq!(
+            (list.len(), &list[0], &list[1]),
+            (LIMIT_MAX, &incident("ant", count), &incident("zebra", count - 1))
+        );
+        assert_eq!(newest_first(all.clone(), Some("ant"), None), [incident("ant", count)]);
+        assert_eq!(newest_first(all, Some("zebra"), Some(at(count - 2))).len(), 2);
+    }
 }

@@ -9,7 +9,8 @@
 //! - Checkpoints outlive their frames: the first frame of every segment carries all of them.
 //! - The spool never grows past its bound; what is full says so and the files are the buffer.
 //!
-//! A new generation begins when the journal is new or was damaged, because numbers could then repeat.
+//! A new generation begins when the journal is new or was damaged, or when the spool turns up on another host (a cloned
+//! image), because numbers could then repeat.
 
 mod codec;
 
@@ -24,6 +25,7 @@ use serde::{Deserialize, Serialize};
 use crate::model::{Batch, Timestamp};
 use crate::platform::disk::Disk;
 use crate::platform::journal::{Journal, JournalError, JournalOptions, Recovery};
+use crate::platform::random;
 use crate::wire::agent::{EncodedFrame, encode_batch};
 
 /// A segment is closed when it has grown past this; what is acknowledged is freed in such steps.
@@ -55,6 +57,8 @@ pub enum SpoolError {
     Identity { path: PathBuf, source: serde_json::Error },
     #[error("access the spool's files in {dir}")]
     Files { dir: PathBuf, source: io::Error },
+    #[error("name the spool")]
+    Random(#[from] random::RandomError),
     #[error("another process uses the spool in {dir}; stop it, or give this one a directory of its own")]
     InUse { dir: PathBuf },
     #[error("the spool is full ({bytes} of {max_bytes} bytes); it empties as soon as the server answers again")]
@@ -68,6 +72,9 @@ pub struct SpoolIdentity {
     pub agent: String,
     /// Made anew whenever frame numbers could repeat.
     pub generation: u64,
+    /// Where the generation began, in words of whoever uses the spool.
+    #[serde(default)]
+    pub host: Option<String>,
 }
 
 /// Which file: the same name may be several files over time.
@@ -139,7 +146,10 @@ impl Spool {
         })?;
         let is_new = journal.next_seq() == 0;
         let damaged = !recovery.damaged.is_empty() || undecodable;
-        let identity = load_identity(disk, dir, is_new || damaged)?;
+        let mut identity = load_identity(disk, dir)?;
+        if is_new || damaged {
+            renew_identity(disk, dir, &mut identity)?;
+        }
         let spool = Self {
             disk: disk.clone(),
             dir: dir.to_owned(),
@@ -158,6 +168,16 @@ impl Spool {
 
     pub fn identity(&self) -> &SpoolIdentity {
         &self.identity
+    }
+
+    /// Says which host this is. A spool that began on another one is a copy, whose frames have the numbers of the original's:
+    /// a new generation begins.
+    pub fn claim(&mut self, host: &str) -> Result<(), SpoolError> {
+        match self.identity.host.replace(host.to_owned()) {
+            Some(known) if known == host => Ok(()),
+            Some(_) => renew_identity(&self.disk, &self.dir, &mut self.identity),
+            None => write_identity(&self.disk, &self.dir, &self.identity),
+        }
     }
 
     pub fn checkpoints(&self) -> impl Iterator<Item = &FileCheckpoint> {
@@ -257,8 +277,7 @@ impl Spool {
     /// A number that was never given out means that this spool was set back in time: a new generation begins.
     pub fn acknowledge(&mut self, seq: u64) -> Result<(), SpoolError> {
         if seq >= self.journal.next_seq() {
-            self.identity = load_identity(&self.disk, &self.dir, true)?;
-            return Ok(());
+            return renew_identity(&self.disk, &self.dir, &mut self.identity);
         }
         self.acknowledged = self.acknowledged.max(seq.saturating_add(1)).min(self.journal.next_seq());
         let files_error = |source| SpoolError::Files { dir: self.dir.clone(), source };
@@ -277,38 +296,34 @@ fn lock_dir(disk: &Disk, dir: &Path) -> Result<File, SpoolError> {
     }
 }
 
-fn load_identity(disk: &Disk, dir: &Path, renew: bool) -> Result<SpoolIdentity, SpoolError> {
+/// What the directory says, or a new one.
+fn load_identity(disk: &Disk, dir: &Path) -> Result<SpoolIdentity, SpoolError> {
     let path = dir.join("identity.json");
     let files_error = |source| SpoolError::Files { dir: dir.to_owned(), source };
-    let known = match disk.read(&path) {
-        Ok(bytes) => {
-            let identity: SpoolIdentity =
-                serde_json::from_slice(&bytes).map_err(|source| SpoolError::Identity { path: path.clone(), source })?;
-            Some(identity)
+    match disk.read(&path) {
+        Ok(bytes) => serde_json::from_slice(&bytes).map_err(|source| SpoolError::Identity { path, source }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let agent = format!("{:016x}", u64::from_le_bytes(random::bytes()?));
+            let mut identity = SpoolIdentity { agent, generation: 0, host: None };
+            renew_identity(disk, dir, &mut identity)?;
+            Ok(identity)
         }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-        Err(source) => return Err(files_error(source)),
-    };
-    if let Some(identity) = known.as_ref().filter(|_| !renew) {
-        return Ok(identity.clone());
+        Err(source) => Err(files_error(source)),
     }
-    let agent = match known {
-        Some(identity) => identity.agent,
-        None => format!("{:016x}", u64::from_le_bytes(random().map_err(files_error)?)),
-    };
-    // Readable by every JSON reader, which an integer of 64 bits is not.
-    let generation = u64::from_le_bytes(random().map_err(files_error)?) >> 11;
-    let identity = SpoolIdentity { agent, generation };
-    let json = serde_json::to_vec(&identity).map_err(|source| SpoolError::Identity { path: path.clone(), source })?;
-    disk.write_atomic(&path, &json).map_err(files_error)?;
-    Ok(identity)
 }
 
-fn random() -> io::Result<[u8; 8]> {
-    use std::io::Read as _;
-    let mut bytes = [0; 8];
-    File::open("/dev/urandom")?.read_exact(&mut bytes)?;
-    Ok(bytes)
+/// Begins a new generation.
+fn renew_identity(disk: &Disk, dir: &Path, identity: &mut SpoolIdentity) -> Result<(), SpoolError> {
+    let random = random::bytes()?;
+    // Readable by every JSON reader, which an integer of 64 bits is not.
+    identity.generation = u64::from_le_bytes(random) >> 11;
+    write_identity(disk, dir, identity)
+}
+
+fn write_identity(disk: &Disk, dir: &Path, identity: &SpoolIdentity) -> Result<(), SpoolError> {
+    let path = dir.join("identity.json");
+    let json = serde_json::to_vec(identity).map_err(|source| SpoolError::Identity { path: path.clone(), source })?;
+    disk.write_atomic(&path, &json).map_err(|source| SpoolError::Files { dir: dir.to_owned(), source })
 }
 
 /// The server has taken frames.

@@ -9,10 +9,11 @@ use serde::{Deserialize, Serialize};
 use crate::model::{EventSeverity, Lsn, Timestamp};
 
 /// Overall state of a cluster.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Health {
     Ok,
+    #[default]
     Unknown,
     Warning,
     Critical,
@@ -32,7 +33,7 @@ impl Health {
 }
 
 /// What a member is now, by its own PostgreSQL and the DCS.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
     Primary,
@@ -40,6 +41,7 @@ pub enum Role {
     SyncStandby,
     QuorumStandby,
     StandbyLeader,
+    #[default]
     Unknown,
 }
 
@@ -60,7 +62,7 @@ impl Role {
 }
 
 /// The belief about one cluster.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Cluster {
     pub name: String,
     pub health: Health,
@@ -81,6 +83,33 @@ pub struct Cluster {
     pub dcs: Option<Dcs>,
     pub config: Option<HaConfig>,
     pub members: Vec<Member>,
+}
+
+impl Cluster {
+    /// What is left of a belief that nobody has looked at again since: who belongs to the cluster and what was last heard,
+    /// nothing about now.
+    #[must_use]
+    pub fn outdated(&self, since: Timestamp) -> Self {
+        let text = format!("nothing has been judged since {}: the server hangs", since.to_rfc3339_millis());
+        let member = |member: &Member| Member {
+            role: Role::Unknown,
+            state: "unknown".to_owned(),
+            writable: None,
+            lag_bytes: None,
+            lag_seconds: None,
+            receive_lag_bytes: None,
+            ..member.clone()
+        };
+        Self {
+            health: Health::Unknown,
+            reasons: vec![Reason { severity: EventSeverity::Critical, text }],
+            leader: None,
+            writable: Vec::new(),
+            lock: None,
+            members: self.members.iter().map(member).collect(),
+            ..self.clone()
+        }
+    }
 }
 
 /// One reason why a cluster is not ok.
@@ -166,7 +195,7 @@ pub struct HaConfig {
 }
 
 /// The belief about one member.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Member {
     pub name: String,
     pub role: Role,

@@ -1,12 +1,21 @@
 //! Events: changes of belief that are worth a line on a timeline.
 //!
 //! An event is stored once, as a log record of stream `{source="daraji"}`. Its id makes a repeated write harmless.
+//! Nobody else writes to that stream: what is pushed to it from outside is refused.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
 use crate::model::{Labels, LogRecord, Severity, Timestamp};
+
+/// The label `source` of our own events.
+pub const OWN_SOURCE: &str = "daraji";
+
+/// Whether a stream is that of our own events.
+pub fn is_own(stream: &Labels) -> bool {
+    stream.get("source") == Some(OWN_SOURCE)
+}
 
 /// How much attention an event asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -65,7 +74,7 @@ impl Event {
     pub fn to_log_record(&self) -> LogRecord {
         let member = self.member.as_deref().unwrap_or("");
         let stream = Labels::from_pairs([
-            ("source", "daraji"),
+            ("source", OWN_SOURCE),
             ("cluster", self.cluster.as_str()),
             ("member", member),
             ("severity", self.severity.as_log_severity().as_str()),
@@ -81,7 +90,7 @@ impl Event {
 
     /// Reads an event back; `None` when the record is not one.
     pub fn from_log_record(record: &LogRecord) -> Option<Self> {
-        if record.stream.get("source") != Some("daraji") {
+        if !is_own(&record.stream) {
             return None;
         }
         Some(Self {

@@ -14,7 +14,7 @@ use crate::alert::route::no_time_intervals;
 use crate::alert::{InhibitRule, Integration, Route, RouteConfig, Routing};
 use crate::platform::secret::{Secret, SecretFileError};
 use crate::platform::units::deserialize_optional_duration;
-use crate::platform::yaml::{self, Node, NodeValue, Problem};
+use crate::platform::yaml::{Node, Problem};
 
 /// One exchange with a mail server, from connecting to its last answer.
 const MAIL_TIMEOUT: Duration = Duration::from_secs(30);
@@ -207,22 +207,7 @@ pub struct Compiled {
     pub original: String,
 }
 
-/// Keys of [`AlertingConfig`] at the top of the configuration file.
-pub const KEYS: [&str; 7] =
-    ["global", "route", "receivers", "inhibit_rules", "time_intervals", "mute_time_intervals", "templates"];
-
 impl AlertingConfig {
-    /// Reads and checks the keys of alerting in a configuration file that has others too.
-    pub fn read(file: &str, root: &Node) -> Result<Compiled, Vec<Problem>> {
-        let mut part = Node { line: root.line, column: root.column, value: NodeValue::Map(Vec::new()) };
-        if let (NodeValue::Map(all), NodeValue::Map(ours)) = (&root.value, &mut part.value) {
-            let is_ours = |key: &Node| KEYS.iter().any(|known| key.value == NodeValue::Text((*known).to_owned()));
-            ours.extend(all.iter().filter(|(key, _)| is_ours(key)).cloned());
-        }
-        let config: Self = yaml::from_node(file, &part)?;
-        config.compile(file, &part)
-    }
-
     /// Checks what the shape alone does not say. `root` is the tree that the configuration was read from.
     pub fn compile(&self, file: &str, root: &Node) -> Result<Compiled, Vec<Problem>> {
         let mut checker = Checker { file, root, problems: Vec::new() };
@@ -459,8 +444,6 @@ receivers:
         assert_eq!(kinds, [("email", true), ("webhook", false)]);
         assert_eq!(email.recipients[1], "\"Doe, John\" <b@example.org>");
         assert!(compile("").unwrap().routing.route.is_none());
-        let whole = yaml::parse("c.yml", "clusters: []\nroute: {receiver: a}\nreceivers: [{name: a}]\n").unwrap();
-        assert!(AlertingConfig::read("c.yml", &whole).unwrap().routing.route.is_some());
     }
 
     #[test]

@@ -20,7 +20,7 @@ use sha2::{Digest as _, Sha256};
 use crate::alert::NotificationDraft;
 use crate::model::Timestamp;
 use crate::platform::error::chain;
-use crate::store::state::tokens::hex;
+use crate::platform::random::hex;
 
 use super::config::{EmailTarget, secret_of};
 use super::outbox::Message;

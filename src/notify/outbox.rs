@@ -14,7 +14,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::alert::NotificationDraft;
 use crate::model::Timestamp;
-use crate::store::state::tokens::hex;
+use crate::platform::random::hex;
 use crate::store::state::{StateError, StateStore, Table, WriteTx};
 
 use super::retry::{self, Next, Outcome};
@@ -231,7 +231,11 @@ impl Outbox {
                 }
             }
         }
-        if let Err(error) = self.store.write(|tx| record(tx, &message)) {
+        // One transaction: after a restart an update must not come after the end that made it superfluous.
+        let superseded = self.superseded(&message);
+        let written =
+            self.store.write(|tx| std::iter::once(&message).chain(&superseded).try_for_each(|one| record(tx, one)));
+        if let Err(error) = written {
             let mut queue = self.queue.lock();
             queue.in_flight.remove(&message.lane);
             if let Some(first) = queue.lanes.get_mut(&message.lane).and_then(VecDeque::front_mut) {
@@ -240,19 +244,33 @@ impl Outbox {
             }
             return Err(error);
         }
-        let superseded = self.settle(&message, now);
-        if !superseded.is_empty() {
-            self.store.write(|tx| superseded.iter().try_for_each(|message| record(tx, message)))?;
-        }
+        self.settle(&message, superseded.len(), now);
         self.wake.notify_one();
         Ok(())
     }
 
-    /// Brings the queue in line with an ended attempt; returns what became superfluous by it.
-    fn settle(&self, message: &Message, now: Timestamp) -> Vec<Message> {
+    /// What becomes superfluous by an ended attempt: after a long outage only the newest state matters, updates before it
+    /// are left out.
+    fn superseded(&self, message: &Message) -> Vec<Message> {
+        let queue = self.queue.lock();
+        let Some(waiting) = queue.lanes.get(&message.lane) else { return Vec::new() };
+        let again = (message.notification.state == Delivery::Queued).then_some(message);
+        let left: Vec<&Message> = again.into_iter().chain(waiting.iter().skip(1)).collect();
+        let updates = left.iter().take(left.len().saturating_sub(1)).take_while(|message| message.is_update);
+        let mark = |message: &&Message| {
+            let mut update = Message::clone(message);
+            update.notification.state = Delivery::Superseded;
+            update.notification.next_attempt_at = None;
+            update
+        };
+        updates.map(mark).collect()
+    }
+
+    /// Brings the queue in line with an ended attempt, and with the number of messages that became superfluous by it.
+    fn settle(&self, message: &Message, superseded: usize, now: Timestamp) {
         let mut queue = self.queue.lock();
         queue.in_flight.remove(&message.lane);
-        let Some(waiting) = queue.lanes.get_mut(&message.lane) else { return Vec::new() };
+        let Some(waiting) = queue.lanes.get_mut(&message.lane) else { return };
         let ended = message.notification.state != Delivery::Queued;
         if let Some(first) = waiting.front_mut() {
             *first = message.clone();
@@ -260,14 +278,8 @@ impl Outbox {
         if ended {
             waiting.pop_front();
         }
-        let mut superseded = Vec::new();
-        // After a long outage only the newest state matters: updates before it are left out.
-        while waiting.len() > 1 && waiting.front().is_some_and(|first| first.is_update) {
-            let Some(mut update) = waiting.pop_front() else { break };
-            update.notification.state = Delivery::Superseded;
-            update.notification.next_attempt_at = None;
-            superseded.push(update);
-        }
+        // New messages come at the end only, so that these are the same that were found superfluous.
+        waiting.drain(..superseded.min(waiting.len()));
         if let Some(first) = waiting.front_mut()
             && ended
         {
@@ -276,7 +288,6 @@ impl Outbox {
         if waiting.is_empty() {
             queue.lanes.remove(&message.lane);
         }
-        superseded
     }
 
     /// The newest messages first, whatever became of them.
@@ -292,14 +303,6 @@ impl Outbox {
         found.dedup_by(|a, b| a.id == b.id);
         found.truncate(limit);
         Ok(found)
-    }
-
-    /// Number of messages that wait, and the age of the oldest.
-    pub fn backlog(&self, now: Timestamp) -> (usize, Duration) {
-        let queue = self.queue.lock();
-        let count = queue.lanes.values().map(VecDeque::len).sum();
-        let oldest = queue.lanes.values().filter_map(|lane| Some(lane.front()?.notification.created_at)).min();
-        (count, oldest.map_or(Duration::ZERO, |oldest| now.since(oldest)))
     }
 
     /// Forgets the oldest finished messages beyond a bound. Call it now and then.

@@ -20,7 +20,7 @@ use crate::alert::{AlertStatus, Dispatcher, GroupStatus, NotificationDraft, Sile
 use crate::model::alert::IncidentNotice;
 use crate::model::{Alert, Timestamp};
 use crate::rules::evaluate::{ALERT_STATES, GroupState, StateChange};
-use crate::rules::{ActiveAlert, AlertPhase, RuleData, RuleGroup, RuleSet};
+use crate::rules::{RuleData, RuleGroup, RuleSet};
 use crate::store::state::{StateError, StateStore};
 
 use super::config::{Compiled, Receivers};
@@ -48,8 +48,6 @@ pub struct AlertingOptions {
 pub struct Tick {
     pub groups_evaluated: usize,
     pub notifications: usize,
-    /// Rule alerts that began to fire, went on firing after their expression ended, or ended in this round.
-    pub changed: Vec<ActiveAlert>,
     /// Rules that failed, as `file: group: rule: error`.
     pub errors: Vec<String>,
 }
@@ -78,7 +76,9 @@ impl Uncommitted {
     }
 }
 
-/// Everything between query results and the outbox, shared by the loop and the APIs.
+/// Everything between query results and the outbox, shared by the loops and the APIs.
+///
+/// Lock order: rules, uncommitted, desk.
 #[derive(Debug)]
 pub struct Alerting {
     store: Arc<StateStore>,
@@ -87,6 +87,8 @@ pub struct Alerting {
     rules: Mutex<RuleSet>,
     /// The rules' state as of the last evaluation, for the API.
     rules_view: ArcSwap<Vec<GroupState>>,
+    /// Alerts of the rules as of the last evaluation. Changed with `uncommitted` locked.
+    rule_alerts: ArcSwap<Vec<Alert>>,
     desk: Mutex<Desk>,
     uncommitted: Mutex<Uncommitted>,
     receivers: Arc<ArcSwap<Receivers>>,
@@ -118,6 +120,7 @@ impl Alerting {
             external_url: options.external_url,
             external_labels: options.external_labels,
             rules_view: ArcSwap::from_pointee(rules.groups.clone()),
+            rule_alerts: ArcSwap::from_pointee(rules.alerts()),
             rules: Mutex::new(rules),
             desk: Mutex::new(desk),
             uncommitted: Mutex::new(Uncommitted { rules: orphans, ..Uncommitted::default() }),
@@ -126,25 +129,50 @@ impl Alerting {
         })
     }
 
-    /// One round. `incidents` are all that are open or settled within the last quarter of an hour.
+    /// Where people find the UI.
+    pub fn external_url(&self) -> &str {
+        &self.external_url
+    }
+
+    /// One round: [`Alerting::evaluate`], then [`Alerting::route`].
     pub fn tick(
         &self,
         now: Timestamp,
         data: &mut dyn RuleData,
         incidents: &[IncidentNotice],
     ) -> Result<Tick, StateError> {
+        let evaluation = self.evaluate(now, data)?;
+        Ok(Tick { notifications: self.route(now, incidents)?, ..evaluation })
+    }
+
+    /// Evaluates the rules that are due. However long this takes, routing goes on with the alerts of the last time.
+    pub fn evaluate(&self, now: Timestamp, data: &mut dyn RuleData) -> Result<Tick, StateError> {
+        {
+            let mut uncommitted = self.uncommitted.lock();
+            if uncommitted.len() > UNCOMMITTED_MAX {
+                self.commit(&mut uncommitted)?;
+            }
+        }
+        let mut rules = self.rules.lock();
+        let evaluation = rules.evaluate(now, data);
+        if evaluation.groups_evaluated > 0 {
+            self.rules_view.store(Arc::new(rules.groups.clone()));
+        }
+        // Together, so that rows of alerts are committed with the messages that they cause.
+        let mut uncommitted = self.uncommitted.lock();
+        uncommitted.rules.extend(evaluation.changes);
+        self.rule_alerts.store(Arc::new(rules.alerts()));
+        Ok(Tick { groups_evaluated: evaluation.groups_evaluated, notifications: 0, errors: evaluation.errors })
+    }
+
+    /// Routes what fires now, and commits it; returns the number of new messages. `incidents` are all that are open or
+    /// settled within the last quarter of an hour.
+    pub fn route(&self, now: Timestamp, incidents: &[IncidentNotice]) -> Result<usize, StateError> {
         let mut uncommitted = self.uncommitted.lock();
         if uncommitted.len() > UNCOMMITTED_MAX {
             self.commit(&mut uncommitted)?;
         }
-        let (evaluation, mut alerts) = {
-            let mut rules = self.rules.lock();
-            let evaluation = rules.evaluate(now, data);
-            if evaluation.groups_evaluated > 0 {
-                self.rules_view.store(Arc::new(rules.groups.clone()));
-            }
-            (evaluation, rules.alerts())
-        };
+        let mut alerts = self.rule_alerts.load().to_vec();
         alerts.extend(incidents.iter().map(|notice| Alert::of_incident(notice.clone(), &self.external_url)));
         let step = {
             let mut desk = self.desk.lock();
@@ -156,17 +184,11 @@ impl Alerting {
         let receivers = self.receivers.load();
         let messages: Vec<Message> =
             step.drafts.iter().flat_map(|draft| render(draft, &receivers, &self.external_url)).collect();
-        let tick = Tick {
-            groups_evaluated: evaluation.groups_evaluated,
-            notifications: messages.len(),
-            changed: changed(&evaluation.changes),
-            errors: evaluation.errors,
-        };
-        uncommitted.rules.extend(evaluation.changes);
+        let count = messages.len();
         uncommitted.notified.extend(step.changes);
         uncommitted.messages.extend(messages);
         self.commit(&mut uncommitted)?;
-        Ok(tick)
+        Ok(count)
     }
 
     fn commit(&self, uncommitted: &mut Uncommitted) -> Result<(), StateError> {
@@ -215,8 +237,12 @@ impl Alerting {
         };
         {
             let mut current = self.rules.lock();
+            let mut uncommitted = self.uncommitted.lock();
             let next = RuleSet::new(rules, rule_options).inherit(&current);
+            // Rows of rules that are gone must not be found when one of them comes back weeks later.
+            uncommitted.rules.extend(next.left_by(&current));
             *current = next;
+            self.rule_alerts.store(Arc::new(current.alerts()));
             self.rules_view.store(Arc::new(current.groups.clone()));
         }
         self.receivers.store(Arc::new(config.receivers));
@@ -305,11 +331,6 @@ impl Alerting {
         desk.posted = changed;
         Ok(refused)
     }
-}
-
-fn changed(changes: &[StateChange]) -> Vec<ActiveAlert> {
-    let alerts = changes.iter().filter_map(|(_, change)| change.as_ref());
-    alerts.filter(|alert| alert.phase != AlertPhase::Pending).cloned().collect()
 }
 
 /// The messages of a draft: one for each target, so that one that fails holds up no other.

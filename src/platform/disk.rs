@@ -156,6 +156,11 @@ impl DiskFile {
         self.file.write_all(bytes)
     }
 
+    /// A second handle to the same file, to sync it while the first one writes on.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self { file: self.file.try_clone()?, disk: self.disk.clone() })
+    }
+
     /// Makes what was written survive power loss.
     pub fn sync(&self) -> io::Result<()> {
         self.disk.check_sync()?;

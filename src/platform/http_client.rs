@@ -183,14 +183,13 @@ pub fn io_failure_kind(error: &(dyn std::error::Error + 'static)) -> Option<Fail
     None
 }
 
-/// The URL without a user name and password.
+/// The URL without a user name and password, also where one of them holds an `@`.
 pub fn redact(url: &str) -> String {
-    match (url.find("://"), url.find('@')) {
-        (Some(scheme), Some(at)) if at > scheme => {
-            let (head, tail) = (url.get(..scheme + 3).unwrap_or(""), url.get(at..).unwrap_or(""));
-            format!("{head}***{tail}")
-        }
-        _ => url.to_owned(),
+    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or(rest);
+    match authority.rfind('@').and_then(|at| rest.get(at..)) {
+        Some(tail) => format!("{scheme}://***{tail}"),
+        None => url.to_owned(),
     }
 }
 
@@ -213,7 +212,13 @@ mod tests {
 
     #[test]
     fn passwords_in_urls_are_hidden() {
-        assert_eq!(redact("http://user:secret@host/x"), "http://***@host/x");
-        assert_eq!(redact("http://host/x"), "http://host/x");
+        for (url, shown) in [
+            ("http://user:secret@host/x", "http://***@host/x"),
+            ("http://user:sec@ret@host/x@y", "http://***@host/x@y"),
+            ("http://host/x", "http://host/x"),
+            ("http://host/x@y?z=a@b", "http://host/x@y?z=a@b"),
+        ] {
+            assert_eq!(redact(url), shown);
+        }
     }
 }

@@ -244,10 +244,27 @@ impl Journal {
     /// Makes everything appended so far survive power loss.
     pub fn sync(&mut self) -> Result<(), JournalError> {
         if let Some(Err(source)) = self.active.as_ref().map(DiskFile::sync) {
-            self.poisoned = true;
-            return Err(JournalError::Sync { dir: self.dir.clone(), source });
+            return Err(self.sync_failed(source));
         }
         Ok(())
+    }
+
+    /// What to sync so that everything appended so far survives power loss, for callers that append on meanwhile; `None`
+    /// when there is nothing to do. A failure of that sync must be told by [`Journal::sync_failed`].
+    pub fn sync_handle(&mut self) -> Result<Option<DiskFile>, JournalError> {
+        let handle = self.active.as_ref().map(DiskFile::try_clone).transpose();
+        handle.map_err(|source| self.sync_failed(source))
+    }
+
+    /// Takes no more frames: the kernel may have dropped what could not be synced.
+    pub fn sync_failed(&mut self, source: io::Error) -> JournalError {
+        self.poisoned = true;
+        JournalError::Sync { dir: self.dir.clone(), source }
+    }
+
+    /// Whether a sync failed, so that nothing is accepted until the journal is opened again.
+    pub fn is_poisoned(&self) -> bool {
+        self.poisoned
     }
 
     /// Removes whole segments that hold only frames before `seq`. The last segment always stays.

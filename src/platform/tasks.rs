@@ -1,9 +1,14 @@
 //! The only spawner of tasks: every task has a name, is waited for, and cannot vanish silently.
+//!
+//! A panic ends what it happened in: the whole group for a part of the server, one attempt or one request where strangers
+//! decide what is worked on ([`caught`], [`TaskGroup::spawn_isolated`]).
 
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument as _, error, warn};
@@ -28,6 +33,10 @@ impl TaskGroup {
     #[must_use]
     pub fn child(&self, name: &'static str) -> Self {
         Self { name, stop: self.stop.child_token(), tracker: TaskTracker::new() }
+    }
+
+    pub fn name(&self) -> &'static str {
+        self.name
     }
 
     /// Cancelled when the tasks of this group should end.
@@ -61,6 +70,21 @@ impl TaskGroup {
                 () = future => {}
             }
         });
+    }
+
+    /// Runs a task whose panic ends nothing but itself, dropped when the group stops. It must be cancel-safe.
+    pub fn spawn_isolated(&self, task: impl Into<Arc<str>>, future: impl Future<Output = ()> + Send + 'static) {
+        let group = self.name;
+        self.spawn_until_stop(task, async move {
+            if let Err(panic) = caught(future).await {
+                error!(group, %panic, "task panicked");
+            }
+        });
+    }
+
+    /// Whether the group was told to stop, or one of its tasks panicked.
+    pub fn is_stopped(&self) -> bool {
+        self.stop.is_cancelled()
     }
 
     /// Tells all tasks to end and waits for them; gives up after `grace` and says so.
@@ -97,6 +121,19 @@ pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'stat
             Err(_cancelled) => std::future::pending().await,
         },
     }
+}
+
+/// What panicked, in its own words.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("panicked: {0}")]
+pub struct Panicked(String);
+
+/// Runs a future whose panic is an error. What it works on must not be left half-changed by a panic.
+pub async fn caught<T>(future: impl Future<Output = T>) -> Result<T, Panicked> {
+    AssertUnwindSafe(future).catch_unwind().await.map_err(|panic| {
+        let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+        Panicked(text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".to_owned()))
+    })
 }
 
 struct PanicGuard {
@@ -141,5 +178,20 @@ mod tests {
         let group = TaskGroup::new("test");
         group.spawn("bad", async { panic!("planned") });
         group.stop_token().cancelled().await;
+        assert!(group.is_stopped());
+    }
+
+    #[tokio::test]
+    async fn an_isolated_panic_ends_only_itself() {
+        let group = TaskGroup::new("test");
+        let (sender, mut ended) = tokio::sync::mpsc::channel::<()>(1);
+        group.spawn_isolated("bad", async move {
+            let _dropped_by_the_panic = sender;
+            blocking::<()>(|| panic!("planned")).await;
+        });
+        assert_eq!(ended.recv().await, None);
+        assert!(!group.is_stopped());
+        group.stop(Duration::from_secs(10)).await;
+        assert_eq!(caught(async { panic!("number {}", 7) }).await, Err::<(), _>(Panicked("number 7".to_owned())));
     }
 }

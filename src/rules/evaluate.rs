@@ -7,7 +7,7 @@
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -208,6 +208,13 @@ impl RuleSet {
         self
     }
 
+    /// The rows of rules that an older set had and this one has not, to be deleted.
+    pub fn left_by(&self, old: &Self) -> Vec<StateChange> {
+        let kept: BTreeSet<&str> = self.rules().map(|(_, _, state)| state.id.as_str()).collect();
+        let gone = old.rules().map(|(_, _, state)| state).filter(|state| !kept.contains(state.id.as_str()));
+        gone.flat_map(|state| state.alerts.keys().map(|fingerprint| (row_key(&state.id, *fingerprint), None))).collect()
+    }
+
     /// Evaluates the groups that are due. The first evaluation of each is due at once.
     pub fn evaluate(&mut self, now: Timestamp, data: &mut dyn RuleData) -> Evaluation {
         let mut evaluation = Evaluation::default();
@@ -375,7 +382,7 @@ impl Step<'_> {
 
     fn record(&self, data: &dyn RuleData) -> Result<Vec<Sample>, String> {
         let mut samples: Vec<Sample> = Vec::new();
-        let mut seen = std::collections::BTreeSet::new();
+        let mut seen = BTreeSet::new();
         for (labels, value) in self.query(data, &self.rule.expr)? {
             let mut builder = labels.to_builder();
             builder.set(METRIC_NAME, self.rule.name.as_str());
@@ -545,6 +552,10 @@ impl Step<'_> {
     }
 }
 
+fn row_key(rule_id: &str, fingerprint: Fingerprint) -> String {
+    format!("{rule_id}/{fingerprint}")
+}
+
 /// Rows to write: alerts whose life changed, not those whose value alone did.
 fn collect_changes(
     rule_id: &str,
@@ -558,10 +569,10 @@ fn collect_changes(
     };
     for (fingerprint, alert) in after {
         if !before.get(fingerprint).is_some_and(|known| same(known, alert)) {
-            changes.push((format!("{rule_id}/{fingerprint}"), Some(alert.clone())));
+            changes.push((row_key(rule_id, *fingerprint), Some(alert.clone())));
         }
     }
     for fingerprint in before.keys().filter(|fingerprint| !after.contains_key(fingerprint)) {
-        changes.push((format!("{rule_id}/{fingerprint}"), None));
+        changes.push((row_key(rule_id, *fingerprint), None));
     }
 }

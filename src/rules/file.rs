@@ -318,7 +318,7 @@ impl Rule {
             hash.update(part.as_bytes());
             hash.update([0xff]);
         }
-        crate::store::state::tokens::hex(hash.finalize().get(..12).unwrap_or(&[]))
+        crate::platform::random::hex(hash.finalize().get(..12).unwrap_or(&[]))
     }
 }
 

@@ -1,6 +1,9 @@
 //! The one task that owns the judge and the correlator: observations in; events, belief, series and incidents out.
 //!
-//! Events are stored before anything else hears of them. What must survive a restart is written when it changed.
+//! Nothing here waits for a disk: what is found goes to disk by `ledger`. A belief that is not looked at again, because
+//! the task hangs for whatever reason, is shown as unknown after [`OUTDATED_AFTER`].
+
+mod ledger;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -10,7 +13,10 @@ use anyhow::Context as _;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::{mpsc, watch};
-use tracing::{error, info, warn};
+use tokio::time::Instant;
+use tracing::{error, info};
+
+use ledger::{Ledger, Memory, Notices};
 
 use crate::cluster::{Judge, JudgeMemory, JudgeOptions};
 use crate::collect::FastProbe;
@@ -21,10 +27,9 @@ use crate::model::alert::{IncidentNotice, MemberNotice};
 use crate::model::cluster::Cluster;
 use crate::model::incident::Incident;
 use crate::model::sample::STALE_NAN;
-use crate::model::{Batch, Event, EventSeverity, Labels, Observation, Sample, Timestamp};
+use crate::model::{Event, EventSeverity, Labels, Observation, Sample, Timestamp};
 use crate::platform::clock::Clock;
-use crate::platform::error::chain;
-use crate::platform::tasks::{TaskGroup, blocking};
+use crate::platform::tasks::TaskGroup;
 use crate::store::state::StateStore;
 use crate::store::state::tables::{INCIDENTS, JUDGE};
 
@@ -32,6 +37,9 @@ const TICK_EVERY: Duration = Duration::from_millis(250);
 /// Series of the belief are written this often.
 const SAMPLES_EVERY: Duration = Duration::from_secs(5);
 const MEMORY_EVERY: Duration = Duration::from_secs(5);
+/// A belief that was not looked at for so long is no belief about now.
+pub(super) const OUTDATED_AFTER: Duration = Duration::from_secs(5);
+const OUTDATED_CHECK_EVERY: Duration = Duration::from_secs(1);
 /// A settled incident is still told to the alerts for this long, so that its end reaches everybody.
 const SETTLED_KEPT: Duration = Duration::from_mins(15);
 const EVENT_LINES_MAX: usize = 40;
@@ -43,6 +51,8 @@ pub(super) struct Wiring {
     pub(super) state: Arc<StateStore>,
     pub(super) fast_probe: FastProbe,
     pub(super) clock: Clock,
+    /// Clusters that the configuration may still mean. Others are forgotten.
+    pub(super) watched: BTreeSet<String>,
 }
 
 /// What others see of the task.
@@ -51,8 +61,10 @@ pub(super) struct Judging {
     pub(super) belief: watch::Receiver<Belief>,
     /// Incidents that are open or settled recently.
     pub(super) notices: watch::Receiver<Arc<Vec<IncidentNotice>>>,
-    /// Alerts that fire, once the rules have been evaluated.
+    /// Alerts that fire, once they have been routed.
     pub(super) firing: watch::Sender<BTreeSet<FiringAlert>>,
+    /// When the judge last looked.
+    pub(super) looked_at: watch::Receiver<Instant>,
 }
 
 struct Court {
@@ -60,14 +72,17 @@ struct Court {
     judge: Judge,
     correlator: Correlator,
     belief: watch::Sender<Belief>,
-    notices: watch::Sender<Arc<Vec<IncidentNotice>>>,
+    looked_at: watch::Sender<Instant>,
+    ledger: Ledger,
+    /// How many incidents the alerts were last told of.
+    told: usize,
     incidents: BTreeMap<String, Incident>,
-    memory_written: Option<(String, String)>,
-    memory_due: Timestamp,
-    samples_due: Timestamp,
+    /// As it was last given to the ledger.
+    memory: Memory,
+    memory_due: Instant,
+    samples_due: Instant,
     /// Series of the last round.
     series: BTreeSet<Labels>,
-    is_failing: bool,
 }
 
 /// Restores what was known and starts the task.
@@ -81,7 +96,14 @@ pub(super) fn start(
     let belief = watch::Sender::new(Belief::default());
     let notices = watch::Sender::new(Arc::default());
     let (firing, fires) = watch::channel(BTreeSet::new());
-    let judging = Judging { belief: belief.subscribe(), notices: notices.subscribe(), firing };
+    let looked_at = watch::Sender::new(Instant::now());
+    let judging =
+        Judging { belief: belief.subscribe(), notices: notices.subscribe(), firing, looked_at: looked_at.subscribe() };
+    let unwritten = remembered(&wiring.state, ledger::UNWRITTEN)?;
+    let (ledger, scribe) = ledger::open(wiring.intake.clone(), Arc::clone(&wiring.state), notices, unwritten);
+    group.spawn("ledger", scribe.run());
+    let clock = wiring.clock.clone();
+    group.spawn_until_stop("outdated", mark_outdated(belief.clone(), looked_at.subscribe(), clock));
     let now = wiring.clock.now();
     let rows = wiring.state.read()?.scan(&INCIDENTS, "", usize::MAX)?;
     let recent =
@@ -90,13 +112,14 @@ pub(super) fn start(
         judge: Judge::restore(JudgeOptions::default(), memory),
         correlator: Correlator::restore(CorrelatorOptions::default(), correlated),
         belief,
-        notices,
+        looked_at,
+        ledger,
+        told: 0,
         incidents: recent.filter(|(_, incident)| is_recent(incident, now)).collect(),
-        memory_written: None,
-        memory_due: now,
-        samples_due: now,
+        memory: Memory::default(),
+        memory_due: Instant::now(),
+        samples_due: Instant::now(),
         series: BTreeSet::new(),
-        is_failing: false,
         wiring,
     };
     let stop = group.stop_token();
@@ -124,77 +147,80 @@ impl Court {
     ) {
         let mut ticks = tokio::time::interval(TICK_EVERY);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        self.forget_unwatched();
         loop {
             // All branches are cancel-safe: what was not received stays in its queue.
             tokio::select! {
                 () = stop.cancelled() => break,
                 Some(found) = observations.recv() => {
                     let events: Vec<Event> = found.iter().flat_map(|one| self.judge.observe(one)).collect();
-                    self.publish(events).await;
+                    self.publish(events);
                 }
                 Ok(()) = firing.changed() => {
                     let fires = firing.borrow_and_update().clone();
                     let changes = self.correlator.alerts(&fires, self.wiring.clock.now());
-                    self.keep(changes).await;
+                    self.keep(changes);
                 }
-                _ = ticks.tick() => self.tick().await,
+                _ = ticks.tick() => self.tick(),
             }
         }
-        self.write_memory(Vec::new()).await;
+        self.write_memory();
     }
 
-    async fn tick(&mut self) {
+    fn tick(&mut self) {
+        self.looked_at.send_replace(Instant::now());
         let now = self.wiring.clock.now();
         let events = self.judge.tick(now);
-        self.publish(events).await;
+        self.publish(events);
         let clusters = self.judge.clusters(now);
         let changes = clusters.iter().filter_map(|cluster| self.correlator.belief(cluster, now)).collect();
-        self.keep(changes).await;
+        self.keep(changes);
         for cluster in &clusters {
             self.wiring.fast_probe.set(&cluster.name, self.judge.wants_fast_probe(&cluster.name, now));
         }
         self.show(clusters);
-        if now >= self.samples_due {
-            self.samples_due = now + SAMPLES_EVERY;
+        if Instant::now() >= self.samples_due {
+            self.samples_due = Instant::now() + SAMPLES_EVERY;
             let mut samples = self.judge.samples(now);
             let current: BTreeSet<Labels> = samples.iter().map(|sample| sample.labels.clone()).collect();
             // What became unknown must not linger as if it were known.
             let gone = self.series.difference(&current);
             samples.extend(gone.map(|labels| Sample::new(labels.clone(), now, STALE_NAN)));
             self.series = current;
-            self.write(Batch { samples, ..Batch::default() }).await;
+            self.ledger.samples(samples);
         }
-        if now >= self.memory_due {
-            self.memory_due = now + MEMORY_EVERY;
+        if Instant::now() >= self.memory_due {
+            self.memory_due = Instant::now() + MEMORY_EVERY;
             self.forget_old(now);
-            self.write_memory(Vec::new()).await;
+            self.write_memory();
         }
     }
 
-    /// Stores events, then lets everybody see what they mean.
-    async fn publish(&mut self, events: Vec<Event>) {
+    /// Drops clusters that were taken out of the configuration, and settles what was open there.
+    fn forget_unwatched(&mut self) {
+        let now = self.wiring.clock.now();
+        let names: BTreeSet<String> = self.judge.names().map(str::to_owned).collect();
+        let mut changes = Vec::new();
+        for name in names.difference(&self.wiring.watched) {
+            info!(cluster = name, "no longer in the configuration: forgotten");
+            self.judge.forget(name);
+            changes.extend(self.correlator.forget(name, now));
+        }
+        self.keep(changes);
+    }
+
+    /// Gives events away to be stored, and lets everybody see what they mean.
+    fn publish(&mut self, events: Vec<Event>) {
         if events.is_empty() {
             return;
         }
         for event in &events {
             info!(cluster = event.cluster, member = event.member, event = event.event, "{}", event.text);
         }
-        let logs = events.iter().map(Event::to_log_record).collect();
-        self.write(Batch { logs, ..Batch::default() }).await;
         let changes = self.correlator.events(&events);
+        self.ledger.events(events);
         self.show(self.judge.clusters(self.wiring.clock.now()));
-        self.keep(changes).await;
-    }
-
-    async fn write(&mut self, batch: Batch) {
-        let failed = self.wiring.intake.accept(batch).await.err();
-        match &failed {
-            Some(error) if !self.is_failing => {
-                error!(error = %chain(error), "what the judge found could not be written");
-            }
-            _ => {}
-        }
-        self.is_failing = failed.is_some();
+        self.keep(changes);
     }
 
     fn show(&self, clusters: Vec<Cluster>) {
@@ -207,7 +233,7 @@ impl Court {
         });
     }
 
-    async fn keep(&mut self, changes: Vec<IncidentChange>) {
+    fn keep(&mut self, changes: Vec<IncidentChange>) {
         if changes.is_empty() {
             return;
         }
@@ -216,50 +242,64 @@ impl Court {
             info!(id = incident.id, cluster = incident.cluster, kind = ?change.kind, title = incident.title, "incident");
             self.incidents.insert(incident.id.clone(), incident.clone());
         }
-        self.write_memory(changes.into_iter().map(|change| change.incident).collect()).await;
-        self.tell_alerts();
+        let incidents = changes.into_iter().map(|change| change.incident).collect();
+        self.memory = self.current_memory();
+        let notices = self.current_notices();
+        self.ledger.incidents(incidents, self.memory.clone(), notices);
     }
 
     fn forget_old(&mut self, now: Timestamp) {
         let before = self.incidents.len();
         self.incidents.retain(|_, incident| is_recent(incident, now));
-        if self.incidents.len() != before || self.notices.borrow().len() != self.incidents.len() {
-            self.tell_alerts();
+        if self.incidents.len() != before || self.told != self.incidents.len() {
+            let notices = self.current_notices();
+            self.ledger.notices(notices);
         }
     }
 
-    fn tell_alerts(&self) {
+    fn current_notices(&mut self) -> Notices {
+        self.told = self.incidents.len();
         let belief = Arc::clone(&self.belief.borrow());
         // One that rests on an alert alone is told by that alert, on the route that was made for it.
         let told = self.incidents.values().filter(|incident| incident.is_more_than_its_alert());
-        let notices = told.map(|incident| notice(incident, &belief)).collect();
-        self.notices.send_replace(Arc::new(notices));
+        Arc::new(told.map(|incident| notice(incident, &belief)).collect())
     }
 
-    /// Writes incidents and memory in one transaction; memory only when it changed.
-    async fn write_memory(&mut self, incidents: Vec<Incident>) {
-        let memory = (as_json(&self.judge.memory()), as_json(self.correlator.memory()));
-        if incidents.is_empty() && self.memory_written.as_ref() == Some(&memory) {
-            return;
+    fn current_memory(&self) -> Memory {
+        Memory { judge: as_json(&self.judge.memory()), correlator: as_json(self.correlator.memory()) }
+    }
+
+    /// Gives the memory away to be written, when it changed.
+    fn write_memory(&mut self) {
+        let memory = self.current_memory();
+        if self.memory != memory {
+            self.memory = memory;
+            self.ledger.memory(self.memory.clone());
         }
-        let state = Arc::clone(&self.wiring.state);
-        let rows = memory.clone();
-        let written = blocking(move || {
-            state.write(|tx| {
-                for (key, text) in [("judge", &rows.0), ("correlator", &rows.1)] {
-                    tx.put(&JUDGE, key, &serde_json::from_str(text).unwrap_or_default())?;
-                }
-                for incident in &incidents {
-                    tx.put(&INCIDENTS, &incident.id, &serde_json::to_value(incident).unwrap_or_default())?;
-                }
-                Ok::<(), crate::store::state::StateError>(())
-            })
-        })
-        .await;
-        match written {
-            Ok(()) => self.memory_written = Some(memory),
-            Err(error) => warn!(error = %chain(&error), "what the judge knows could not be written; trying again"),
+    }
+}
+
+/// Shows a belief as outdated while nobody looks at it again.
+async fn mark_outdated(belief: watch::Sender<Belief>, looked_at: watch::Receiver<Instant>, clock: Clock) {
+    let mut ticks = tokio::time::interval(OUTDATED_CHECK_EVERY);
+    let mut since = None;
+    loop {
+        ticks.tick().await;
+        let age = looked_at.borrow().elapsed();
+        if age < OUTDATED_AFTER {
+            since = None;
+            continue;
         }
+        if since.is_none() {
+            error!(seconds = age.as_secs(), "the judge hangs; what was known is shown as unknown");
+        }
+        let since = *since.get_or_insert_with(|| clock.now() - age);
+        belief.send_if_modified(|clusters| {
+            let outdated: Vec<Cluster> = clusters.iter().map(|cluster| cluster.outdated(since)).collect();
+            let is_new = **clusters != outdated;
+            *clusters = Arc::new(outdated);
+            is_new
+        });
     }
 }
 
@@ -304,5 +344,46 @@ fn severity(severity: EventSeverity) -> &'static str {
         EventSeverity::Critical => "critical",
         EventSeverity::Warning => "warning",
         EventSeverity::Notice | EventSeverity::Info => "info",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::cluster::{Health, Member, Role};
+
+    #[tokio::test(start_paused = true)]
+    async fn a_belief_that_nobody_looks_at_becomes_unknown() {
+        let member = Member {
+            name: "n1".to_owned(),
+            role: Role::Primary,
+            state: "running".to_owned(),
+            writable: Some(true),
+            seen_at: Some(Timestamp::from_secs(100)),
+            ..Member::default()
+        };
+        let cluster = Cluster {
+            name: "demo".to_owned(),
+            health: Health::Ok,
+            leader: Some("n1".to_owned()),
+            writable: vec!["n1".to_owned()],
+            members: vec![member],
+            ..Cluster::default()
+        };
+        let belief = watch::Sender::new(Arc::new(vec![cluster.clone()]));
+        let mut seen = belief.subscribe();
+        let looked_at = watch::Sender::new(Instant::now());
+        let group = TaskGroup::new("test");
+        let clock = Clock::manual(Timestamp::from_secs(105));
+        group.spawn_until_stop("outdated", mark_outdated(belief, looked_at.subscribe(), clock));
+        let started = Instant::now();
+        seen.changed().await.unwrap();
+        assert_eq!(started.elapsed(), OUTDATED_AFTER);
+        let shown = seen.borrow_and_update()[0].clone();
+        assert_eq!((shown.health, shown.leader, shown.writable.len()), (Health::Unknown, None, 0));
+        assert_eq!(shown.reasons[0].text, "nothing has been judged since 1970-01-01T00:01:40.000Z: the server hangs");
+        let left = &shown.members[0];
+        assert_eq!((left.role, left.writable, left.seen_at), (Role::Unknown, None, cluster.members[0].seen_at));
+        group.stop(Duration::from_secs(1)).await;
     }
 }

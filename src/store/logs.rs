@@ -10,7 +10,7 @@
 //! - A damaged partition is renamed aside and named in [`LogRecovery`] or the log; it is never served and never fatal.
 //!
 //! Shape: write-ahead log → memory table → (seal) one tantivy index per UTC day. Bytes: `logs/FORMAT.md`.
-//! Lock order: sealer, writer, state. The state lock is held for moments only, never during I/O.
+//! Lock order: sealer, writer, marks, state. The locks of marks and state are held for moments only, never during I/O.
 
 mod clean;
 mod codec;
@@ -30,8 +30,9 @@ use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
 use tantivy::TantivyError;
-use tokio::sync::broadcast;
+use tokio::sync::{Notify, broadcast};
 
+use crate::model::event::{OWN_SOURCE, is_own};
 use crate::model::{Labels, LogRecord, Matcher, Timestamp};
 use crate::platform::clock::Clock;
 use crate::platform::disk::Disk;
@@ -68,6 +69,8 @@ pub struct LogOptions {
     pub seal_after: Duration,
     /// Appends are refused while the memory tables hold more: sealing does not keep up.
     pub memory_bytes_max: usize,
+    /// So much more is taken of our own events, which must not be lost in a storm of other lines.
+    pub own_bytes: usize,
 }
 
 impl Default for LogOptions {
@@ -78,6 +81,7 @@ impl Default for LogOptions {
             seal_bytes: 8 << 20,
             seal_after: Duration::from_mins(10),
             memory_bytes_max: 64 << 20,
+            own_bytes: 8 << 20,
         }
     }
 }
@@ -154,6 +158,11 @@ pub enum LogStoreError {
 }
 
 impl LogStoreError {
+    /// Whether the batch is larger than the store ever takes.
+    pub fn is_too_large(&self) -> bool {
+        matches!(self, Self::TooManyRecords { .. } | Self::Journal(JournalError::TooLarge { .. }))
+    }
+
     /// Whether the disk is full, which mends itself once there is space.
     pub fn is_disk_full(&self) -> bool {
         match self {
@@ -180,7 +189,6 @@ pub struct LogRecovery {
 struct Writer {
     journal: Journal,
     next_frame: u64,
-    high_water: HighWater,
     event_ids: EventIds,
 }
 
@@ -203,8 +211,12 @@ struct Inner {
     options: LogOptions,
     sealer: Mutex<Sealer>,
     writer: Mutex<Writer>,
+    /// Changed only by the writer; read by everybody.
+    marks: Mutex<HighWater>,
     state: RwLock<State>,
     live: broadcast::Sender<Arc<CommittedBatch>>,
+    /// Told when the memory table is large enough to be sealed.
+    seal_wanted: Notify,
 }
 
 /// The log store. Clones are handles to the same store.
@@ -249,15 +261,17 @@ impl LogStore {
             ..State::default()
         };
         let next_frame = next_frame.max(sealer.frames_before());
-        let writer = Writer { journal, next_frame, high_water, event_ids: EventIds::default() };
+        let writer = Writer { journal, next_frame, event_ids: EventIds::default() };
         let store = Self(Arc::new(Inner {
             dir: dir.to_owned(),
             clock: clock.clone(),
             options,
             sealer: Mutex::new(sealer),
             writer: Mutex::new(writer),
+            marks: Mutex::new(high_water),
             state: RwLock::new(state),
             live: broadcast::Sender::new(LIVE_BATCHES),
+            seal_wanted: Notify::new(),
         }));
         store.remember_events()?;
         Ok((store, recovery))
@@ -266,11 +280,11 @@ impl LogStore {
     /// Learns the ids of the last hour's events, so that they stay unique over a restart.
     fn remember_events(&self) -> Result<(), LogStoreError> {
         let now = self.0.clock.now();
-        let matchers = vec![Matcher::equal("source", "daraji")];
+        let matchers = vec![Matcher::equal("source", OWN_SOURCE)];
         let query = LogQuery::new(matchers, now - origins::EVENT_MEMORY, Timestamp::MAX);
         let mut ids = EventIds::default();
         self.search(&query, &mut |_, record| {
-            if let Some(id) = record.field("event_id") {
+            if let Some(id) = event_id(record) {
                 ids.insert(record.at, id, now);
             }
             std::ops::ControlFlow::Continue(())
@@ -297,16 +311,17 @@ impl LogStore {
 
         let mut writer = self.0.writer.lock();
         if let Some(origin) = origin {
-            if writer.high_water.covers(origin) {
+            let marks = self.0.marks.lock();
+            if marks.covers(origin) {
                 return Ok(Appended { duplicate_batch: true, ..Appended::default() });
             }
-            if !writer.high_water.has_room_for(&origin.agent) {
+            if !marks.has_room_for(&origin.agent) {
                 return Err(LogStoreError::TooManyAgents);
             }
         }
         let before = kept.len();
         let mut ids_here = BTreeSet::new();
-        kept.retain(|record| match record.field("event_id") {
+        kept.retain(|record| match event_id(record) {
             Some(id) => !writer.event_ids.contains(id) && ids_here.insert(id.to_owned()),
             None => true,
         });
@@ -315,15 +330,15 @@ impl LogStore {
         if kept.is_empty() && origin.is_none() {
             return Ok(appended);
         }
-        self.check_memory()?;
+        self.check_memory(&kept)?;
         let frame = writer.next_frame;
         writer.journal.append(&codec::encode_batch(frame, origin, &kept))?;
         writer.next_frame = frame + 1;
         if let Some(origin) = origin {
-            writer.high_water.raise(origin);
+            self.0.marks.lock().raise(origin);
         }
         for record in &kept {
-            if let Some(id) = record.field("event_id") {
+            if let Some(id) = event_id(record) {
                 writer.event_ids.insert(record.at, id, now);
             }
         }
@@ -333,10 +348,11 @@ impl LogStore {
         Ok(appended)
     }
 
-    fn check_memory(&self) -> Result<(), LogStoreError> {
-        let state = self.0.state.read();
-        let bytes = state.active_bytes + state.frozen_bytes;
-        if bytes > self.0.options.memory_bytes_max { Err(LogStoreError::Behind { bytes }) } else { Ok(()) }
+    fn check_memory(&self, records: &[LogRecord]) -> Result<(), LogStoreError> {
+        let is_ours = records.iter().all(|record| is_own(&record.stream));
+        let reserve = if is_ours { self.0.options.own_bytes } else { 0 };
+        let bytes = self.memory_bytes();
+        if bytes > self.0.options.memory_bytes_max + reserve { Err(LogStoreError::Behind { bytes }) } else { Ok(()) }
     }
 
     /// Called with the writer locked, so that live readers get batches in the order of their sequence numbers.
@@ -347,6 +363,9 @@ impl LogStore {
             state.active_bytes += batch.bytes;
             state.active_since.get_or_insert(now);
             state.active.push(Arc::clone(&batch));
+            if state.active_bytes >= self.0.options.seal_bytes {
+                self.0.seal_wanted.notify_one();
+            }
         }
         // An error only means that nobody listens.
         drop(self.0.live.send(batch));
@@ -354,12 +373,25 @@ impl LogStore {
 
     /// The last batch stored of an agent's generation.
     pub fn high_water(&self, agent: &str, generation: u64) -> Option<u64> {
-        self.0.writer.lock().high_water.get(agent, generation)
+        self.0.marks.lock().get(agent, generation)
     }
 
     /// Makes everything appended so far survive power loss.
     pub fn sync(&self) -> Result<(), LogStoreError> {
-        Ok(self.0.writer.lock().journal.sync()?)
+        // A disk may take seconds for this; appends go on meanwhile.
+        let handle = self.0.writer.lock().journal.sync_handle()?;
+        let synced = handle.map_or(Ok(()), |file| file.sync());
+        synced.map_err(|source| self.0.writer.lock().journal.sync_failed(source).into())
+    }
+
+    /// Whether appends are accepted, as far as it is not for a full disk or a moment's hurry; if not, a restart is due.
+    pub fn is_writable(&self) -> bool {
+        !self.0.writer.lock().journal.is_poisoned()
+    }
+
+    /// Completes when the memory table has grown so large that [`LogStore::seal_due`] should be called now.
+    pub async fn seal_wanted(&self) {
+        self.0.seal_wanted.notified().await;
     }
 
     /// Batches as they are committed. A reader that falls behind gets `RecvError::Lagged` and can catch up by a search:
@@ -412,6 +444,11 @@ impl LogStore {
         let state = self.0.state.read();
         state.active_bytes + state.frozen_bytes
     }
+}
+
+/// What makes one of our own events the same again. Other streams may have such a field and mean something else.
+fn event_id(record: &LogRecord) -> Option<&str> {
+    is_own(&record.stream).then(|| record.field("event_id")).flatten()
 }
 
 /// What the write-ahead log brings back.

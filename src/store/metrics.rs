@@ -316,6 +316,11 @@ impl MetricStore {
         self.wal.lock().sync().map_err(MetricError::Sync)
     }
 
+    /// Whether appends are accepted, as far as it is not for a full disk; if not, a restart is due.
+    pub fn is_writable(&self) -> bool {
+        !self.wal.lock().is_poisoned()
+    }
+
     /// Moves finished windows to blocks, drops their log, deletes blocks past the retention. Call once a minute.
     pub fn maintain(&self, now: Timestamp) -> Result<(), MetricError> {
         let _only_one = self.maintaining.lock();

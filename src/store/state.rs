@@ -64,8 +64,8 @@ pub enum StateError {
     Encode { table: &'static str, source: serde_json::Error },
     #[error("row {key:?} of table {table} is not readable")]
     Decode { table: &'static str, key: String, source: serde_json::Error },
-    #[error("get random bytes from the operating system")]
-    Random,
+    #[error("make a token")]
+    Random(#[from] crate::platform::random::RandomError),
     #[error("a token named {0:?} exists already")]
     TokenExists(String),
 }

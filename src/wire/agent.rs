@@ -66,6 +66,8 @@ pub struct AgentStatus {
     pub spool_bytes_max: u64,
     /// Samples that were thrown away because the spool was full.
     pub samples_dropped: u64,
+    /// Frames that were given up because the server can never use them.
+    pub frames_refused: u64,
     /// The server's clock minus the agent's, as the agent measured it at its last push.
     pub clock_offset_seconds: Option<f64>,
     pub files: Vec<FileStatus>,
@@ -99,6 +101,27 @@ pub struct PushAnswer {
     pub seq: Option<u64>,
     /// The server's clock when it answered.
     pub now: Option<Timestamp>,
+}
+
+/// Status of an answer that carries a [`FrameRefusal`].
+pub const REFUSED_STATUS: u16 = 422;
+
+/// The server read this frame and can never use it, so that sending it again is of no use. Only this, with
+/// [`REFUSED_STATUS`], makes an agent give a frame up: proxies and servers of another version refuse in other words, and
+/// may think otherwise later.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FrameRefusal {
+    pub refused_frame: u64,
+    pub reason: String,
+}
+
+impl FrameRefusal {
+    /// Reads an answer; `None` when it is not the refusal of this frame.
+    pub fn of(status: u16, body: &[u8], frame: u64) -> Option<Self> {
+        let refusal: Self = serde_json::from_slice(body).ok().filter(|_| status == REFUSED_STATUS)?;
+        (refusal.refused_frame == frame).then_some(refusal)
+    }
 }
 
 /// Encodes a push.

@@ -108,8 +108,6 @@ pub(crate) fn config(server: &str, dir: &Path, logs: &[(&str, &str)]) -> AgentCo
         spool: SpoolConfig { path: dir.join("spool"), max_bytes: None },
         logs: logs.collect(),
         host: false,
-        patroni: None,
-        postgres: None,
     }
 }
 

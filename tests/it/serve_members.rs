@@ -85,6 +85,8 @@ async fn the_last_known_members_are_asked_after_a_restart_with_a_dead_seed() {
         let is_tried = |targets: &Value| targets.as_array().unwrap().iter().any(|target| target["up"] == false);
         let targets = wait_for(&server, "/api/daraji/v1/targets", is_tried).await;
         assert_eq!(targets.as_array().unwrap().len(), 1, "{case}: {targets}");
+        let belief = server.get("/api/daraji/v1/clusters").await;
+        assert_eq!(belief, json!([]), "{case}: it is no longer watched, and nothing about it goes on");
         assert_eq!(server.terminate().await.code(), Some(0));
         seed.stop(GRACE).await;
         other.stop(GRACE).await;

@@ -206,7 +206,10 @@ impl<S: futures_util::Stream<Item = reqwest::Result<bytes::Bytes>> + Unpin> Line
             }
             match self.stream.next().await {
                 Some(Ok(chunk)) => self.buffer.extend_from_slice(&chunk),
-                Some(Err(source)) => return Err(HttpError::Request { url: self.endpoint.to_string(), source }.into()),
+                Some(Err(source)) => {
+                    let (url, source) = (self.endpoint.to_string(), source.without_url());
+                    return Err(HttpError::Request { url, source }.into());
+                }
                 None => {
                     let error = format!("{} closed the watch", self.endpoint);
                     return Err(CollectError::new(FailureKind::Reset, error));
@@ -229,8 +232,10 @@ async fn open(
         "progress_notify": true,
     }});
     let request = space.client.stream(&url, &body).send();
+    // The one with a login is not to be shown.
+    let url = format!("{endpoint}/v3/watch");
     let answer = match tokio::time::timeout(REQUEST_TIMEOUT, request).await {
-        Ok(answer) => answer.map_err(|source| HttpError::Request { url: url.clone(), source })?,
+        Ok(answer) => answer.map_err(|source| HttpError::Request { url: url.clone(), source: source.without_url() })?,
         Err(_elapsed) => return Err(HttpError::Timeout { url, timeout: REQUEST_TIMEOUT }.into()),
     };
     if !answer.status().is_success() {

@@ -119,7 +119,10 @@ impl Ship {
         status: SharedStatus,
         hook: Option<SampleHook>,
     ) -> Result<Self, ShipError> {
-        let (spool, recovery) = Spool::open(disk, config.spool_dir, config.spool)?;
+        let (mut spool, recovery) = Spool::open(disk, config.spool_dir, config.spool)?;
+        // Copies of one image may share the machine's id, but not the member.
+        let machine = std::fs::read_to_string("/etc/machine-id").unwrap_or_default();
+        spool.claim(&format!("{} {}/{}", machine.trim(), config.cluster, config.member))?;
         if !recovery.damaged.is_empty() {
             warn!(files = ?recovery.damaged, "parts of the spool were damaged and set aside");
         }
@@ -142,6 +145,7 @@ impl Ship {
         let sending = Sending {
             spool: Arc::clone(&self.spool),
             appended: Arc::clone(&appended),
+            status: Arc::clone(&self.status),
             clock: self.clock.clone(),
             pace: self.pace,
         };
@@ -260,6 +264,7 @@ impl Reading {
             sample("daraji_agent_spool_bytes", status.spool_bytes),
             sample("daraji_agent_spool_max_bytes", status.spool_bytes_max),
             sample("daraji_agent_samples_dropped_total", status.samples_dropped),
+            sample("daraji_agent_frames_refused_total", status.frames_refused),
             sample("daraji_agent_log_files", status.files.len() as u64),
             sample("daraji_agent_log_unread_bytes", status.files.iter().map(unread).sum()),
             sample("daraji_agent_log_truncations_total", status.files.iter().map(|file| file.truncations).sum()),
@@ -315,6 +320,7 @@ impl Reading {
 struct Sending {
     spool: Arc<Mutex<Spool>>,
     appended: Arc<Notify>,
+    status: SharedStatus,
     clock: Clock,
     pace: Pace,
 }
@@ -362,6 +368,7 @@ impl Sending {
         let acknowledged = match sender.send(&identity, frames).await {
             Ok(ack) => ack.seq,
             Err(SendError::Refused { seq, reason }) => {
+                self.status.lock().frames_refused += 1;
                 warn!(seq, reason, "the receiver will never take this frame; it is given up");
                 Some(seq)
             }

@@ -12,6 +12,7 @@ enum Step {
     Series(&'static [&'static str]),
     Fail,
     Hang,
+    Panic,
 }
 
 impl Collector for Script {
@@ -24,11 +25,32 @@ impl Collector for Script {
             }
             Step::Fail => Err(CollectError::new(FailureKind::Refused, "refused").with_hint("start it")),
             Step::Hang => std::future::pending().await,
+            Step::Panic => panic!("planned"),
         }
     }
 }
 
+/// Answers at once, and never ends with what can wait.
+struct HangsWithMore;
+
+impl Collector for HangsWithMore {
+    async fn collect(&mut self, at: Timestamp) -> Result<Found, CollectError> {
+        Script(vec![Step::Series(&["a"])]).collect(at).await
+    }
+
+    async fn collect_more(&mut self, _at: Timestamp) -> Found {
+        std::future::pending().await
+    }
+}
+
 fn start(script: &[Step], fast: Option<watch::Receiver<bool>>) -> (TaskGroup, Targets, Receiver<Batch>) {
+    start_collector(Script(script.to_vec()), fast)
+}
+
+fn start_collector(
+    collector: impl Collector,
+    fast: Option<watch::Receiver<bool>>,
+) -> (TaskGroup, Targets, Receiver<Batch>) {
     let group = TaskGroup::new("test");
     let (sink, receiver) = Sink::channel(1);
     let context = Context { clock: Clock::manual(Timestamp::from_secs(100)), sink, targets: Targets::default() };
@@ -41,7 +63,7 @@ fn start(script: &[Step], fast: Option<watch::Receiver<bool>>) -> (TaskGroup, Ta
         audience: None,
         fast,
     };
-    group.spawn_until_stop("poll", poll(spec, Script(script.to_vec()), context.clone()));
+    group.spawn_until_stop("poll", poll(spec, collector, context.clone()));
     (group, context.targets, receiver)
 }
 
@@ -91,6 +113,29 @@ async fn what_hangs_is_cut_at_its_deadline_and_asked_again() {
     );
     assert!(started.elapsed() <= Duration::from_secs(3));
     assert_eq!(names(&receiver.recv().await.unwrap()), ["a"]);
+    assert_eq!(targets.snapshot()[0].up, Some(true));
+    group.stop(Duration::from_secs(1)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_collector_that_panics_is_down_with_the_reason_and_asked_again() {
+    let (group, targets, mut receiver) = start(&[Step::Series(&["a"]), Step::Panic, Step::Series(&["a"])], None);
+    receiver.recv().await.unwrap();
+    let batch = receiver.recv().await.unwrap();
+    assert_eq!((up(&batch), names(&batch)), (Some(0.0), vec!["a†".to_owned()]));
+    assert_eq!(targets.snapshot()[0].error.as_deref(), Some("the collector panicked: planned"));
+    assert_eq!(up(&receiver.recv().await.unwrap()), Some(1.0));
+    assert!(!group.is_stopped());
+    group.stop(Duration::from_secs(1)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_can_wait_holds_no_answer_back() {
+    let (group, targets, mut receiver) = start_collector(HangsWithMore, None);
+    assert_eq!(names(&receiver.recv().await.unwrap()), ["a"]);
+    let started = Instant::now();
+    assert_eq!(names(&receiver.recv().await.unwrap()), ["a"]);
+    assert_eq!(started.elapsed(), Duration::from_secs(2), "the next answer comes at its time");
     assert_eq!(targets.snapshot()[0].up, Some(true));
     group.stop(Duration::from_secs(1)).await;
 }

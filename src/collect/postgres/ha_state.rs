@@ -99,6 +99,8 @@ impl Collector for HaStateCollector {
 }
 
 /// The statement for a server version.
+///
+/// A role for monitoring is often set to read only itself: that says nothing about the sessions of others.
 fn statement(server_version: u32) -> String {
     // Before 13 the receiver told only what it had received.
     let flushed = if server_version >= 130_000 { "flushed_lsn" } else { "received_lsn" };
@@ -106,7 +108,9 @@ fn statement(server_version: u32) -> String {
     format!(
         "SELECT json_build_object(\
         'in_recovery', r.rec, \
-        'read_only', current_setting('default_transaction_read_only') = 'on', \
+        'read_only', CASE WHEN current_setting('default_transaction_read_only') = 'on' THEN \
+            (SELECT source NOT IN ('user', 'database user', 'client', 'session') FROM pg_settings \
+             WHERE name = 'default_transaction_read_only') ELSE false END, \
         'timeline', CASE WHEN r.rec THEN coalesce(w.received_tli, \
             (SELECT nullif(greatest(c.timeline_id, m.min_recovery_end_timeline), 0) \
              FROM pg_control_checkpoint() c, pg_control_recovery() m)) \

@@ -8,6 +8,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 
 use super::{ApiError, LokiApi};
+use crate::model::event::{OWN_SOURCE, is_own};
 use crate::model::{Labels, LogRecord};
 use crate::platform::error::chain;
 use crate::platform::tasks::blocking;
@@ -33,6 +34,12 @@ pub(super) async fn push(State(api): State<LokiApi>, headers: HeaderMap, body: B
         };
         ApiError { status, message: chain(&error) }
     })?;
+    if records.iter().any(|record| is_own(&record.stream)) {
+        let message = format!(
+            "streams with the label source={OWN_SOURCE:?} hold the server's own events; push under another source"
+        );
+        return Err(ApiError { status: StatusCode::BAD_REQUEST, message });
+    }
     if !records.is_empty() {
         let stored = (api.push)(records).await;
         stored.map_err(|error| ApiError { status: StatusCode::SERVICE_UNAVAILABLE, message: chain(&error) })?;

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -328,6 +329,9 @@ async fn pushed_lines_are_searchable() {
     // What is old is dropped, and not refused.
     assert_eq!(served.push(&body(json!("1000000000"))).await, 204);
     assert_eq!(served.push(&json!({"streams": []})).await, 204);
+    // Nobody forges our own events.
+    let forged = json!({"streams": [{"stream": {"source": "daraji"}, "values": [[time, "leader lost"]]}]});
+    assert_eq!(served.push(&forged).await, 400);
     let (status, _, body) = served.ask("POST", "/loki/api/v1/push", &[], b"\xff\xff\xff\xff\xff\xff").await;
     assert_eq!(status, 400);
     assert!(body.starts_with("the request is not a snappy block"), "{body}");
@@ -380,6 +384,28 @@ async fn a_store_that_cannot_take_lines_makes_the_sender_repeat() {
     assert_eq!(served.push(&body).await, 503);
 }
 
+#[tokio::test]
+async fn work_that_takes_too_long_is_cut_off_and_gives_its_place_back() {
+    let served = Served::with_lines().await;
+    let mut api = LokiApi::new(Arc::clone(&served.logs), Clock::system(), storing(&served.logs), LokiConfig::default());
+    api.patience = Duration::from_millis(50);
+    let begun = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&begun);
+    let endless = move |stop: CancellationToken| {
+        count.fetch_add(1, Ordering::SeqCst);
+        while !stop.is_cancelled() {
+            std::thread::yield_now();
+        }
+        Ok(())
+    };
+    for _ in 0..QUERIES_AT_ONCE * 2 {
+        let endless = endless.clone();
+        let error = api.run(move |_, _, stop| endless(stop.clone())).await.unwrap_err();
+        assert_eq!(error.status, StatusCode::GATEWAY_TIMEOUT, "{}", error.message);
+    }
+    assert!(begun.load(Ordering::SeqCst) > QUERIES_AT_ONCE, "places were given back");
+}
+
 /// The client's end of a websocket: only what these tests need.
 struct Socket(TcpStream);
 
@@ -420,7 +446,7 @@ impl Socket {
                 }
             }
         };
-        timeout(std::time::Duration::from_secs(30), next).await.unwrap()
+        timeout(Duration::from_secs(30), next).await.unwrap()
     }
 
     /// The lines of the next frames, until there are so many.

@@ -20,6 +20,7 @@ use tokio::time::Instant;
 
 use super::{Api, Belief, LIMIT_MAX, parse_time};
 use crate::http::error::ApiError;
+use crate::model::event::OWN_SOURCE;
 use crate::model::{Event, Matcher, Timestamp};
 use crate::platform::error::chain;
 use crate::platform::tasks::blocking;
@@ -74,7 +75,7 @@ fn stored_events(
     window: (Timestamp, Timestamp),
     limit: usize,
 ) -> Result<Vec<Event>, ApiError> {
-    let mut matchers = vec![Matcher::equal("source", "daraji")];
+    let mut matchers = vec![Matcher::equal("source", OWN_SOURCE)];
     if let Some(cluster) = &filter.cluster {
         matchers.push(Matcher::equal("cluster", cluster));
     }

@@ -175,3 +175,31 @@ fn a_frame_that_claims_later_ones_were_acknowledged_loses_none_of_them() {
     let frames = open(&disk, dir.path(), 1 << 30).next_unacknowledged(1 << 20).unwrap();
     assert_eq!(lines(&frames), [(0, "a".to_owned()), (1, "b".to_owned())]);
 }
+
+#[test]
+fn a_copied_spool_begins_a_generation_of_its_own() {
+    let (original, copy) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let disk = Disk::real();
+    let mut spool = open(&disk, original.path(), 1 << 30);
+    spool.append(&batch("a"), &[]).unwrap();
+    // A spool of a version that did not know hosts: the first one that says so keeps it.
+    let identity = spool.identity().clone();
+    spool.claim("m1 demo/n1").unwrap();
+    assert_eq!((spool.identity().generation, identity.host), (identity.generation, None));
+    drop(spool);
+    for path in disk.list(original.path()).unwrap() {
+        std::fs::copy(&path, copy.path().join(path.file_name().unwrap())).unwrap();
+    }
+    let mut same = open(&disk, original.path(), 1 << 30);
+    same.claim("m1 demo/n1").unwrap();
+    assert_eq!(same.identity().generation, identity.generation);
+    let mut copied = open(&disk, copy.path(), 1 << 30);
+    copied.claim("m1 demo/n2").unwrap();
+    assert_ne!(copied.identity().generation, identity.generation);
+    assert_eq!(copied.next_unacknowledged(1 << 20).unwrap().len(), 1, "what waits there is not lost");
+    let generation = copied.identity().generation;
+    drop(copied);
+    let mut copied = open(&disk, copy.path(), 1 << 30);
+    copied.claim("m1 demo/n2").unwrap();
+    assert_eq!(copied.identity().generation, generation);
+}

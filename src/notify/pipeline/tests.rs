@@ -135,13 +135,60 @@ fn messages_of_a_lane_keep_their_order_and_survive_until_they_are_accepted() {
         let dead = Outcome::Dead { error: "no such user".to_owned() };
         alerting.outbox().finish(message, &dead, at(70)).unwrap();
     }
-    assert_eq!(alerting.outbox().backlog(at(70)), (0, Duration::ZERO));
+    assert_eq!(alerting.outbox().next_due_at(), None, "nothing waits");
     let rows = alerting.outbox().list(100).unwrap();
     assert_eq!(rows.iter().filter(|row| row.state == Delivery::Done).count(), 3);
     let dead: Vec<_> = rows.iter().filter(|row| row.state == Delivery::Dead).collect();
     assert_eq!((dead.len(), dead[0].last_error.as_deref()), (3, Some("no such user")));
     drop(alerting);
     assert_eq!(open(dir.path()).outbox().list(100).unwrap().len(), 6, "the history is durable");
+}
+
+/// Hangs until it is told to go on.
+struct Slow<'a>(&'a std::sync::Barrier);
+
+impl RuleData for Slow<'_> {
+    fn query(&self, _: &str, _: Timestamp) -> Result<Vec<(Labels, f64)>, String> {
+        self.0.wait();
+        self.0.wait();
+        Ok(Vec::new())
+    }
+
+    fn append(&mut self, _: Vec<crate::model::Sample>) {}
+}
+
+#[test]
+fn a_slow_rule_holds_up_no_incident() {
+    let dir = tempfile::tempdir().unwrap();
+    let alerting = open(dir.path());
+    let hung = std::sync::Barrier::new(2);
+    std::thread::scope(|scope| {
+        let evaluation = scope.spawn(|| alerting.evaluate(at(0), &mut Slow(&hung)));
+        hung.wait();
+        let mut messages = 0;
+        for second in 2..20 {
+            messages += alerting.route(at(second), &[failover(None)]).unwrap();
+        }
+        // Before anything that may panic: the other thread must end.
+        hung.wait();
+        assert_eq!(messages, 3, "the opening, for each target");
+        assert_eq!(evaluation.join().unwrap().unwrap().groups_evaluated, 1);
+    });
+}
+
+#[test]
+fn alerts_of_a_rule_that_a_reload_removed_do_not_come_back_with_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let alerting = open(dir.path());
+    alerting.tick(at(0), &mut Down(vec!["n1"]), &[]).unwrap();
+    let stored = || alerting.store.read().unwrap().scan(&ALERT_STATES, "", usize::MAX).unwrap().len();
+    assert_eq!(stored(), 1);
+    alerting.reload(Vec::new(), config(CONFIG));
+    alerting.tick(at(1), &mut Down(Vec::new()), &[]).unwrap();
+    assert_eq!(stored(), 0);
+    drop(alerting);
+    let alerting = open(dir.path());
+    assert!(alerting.rule_groups().iter().all(|group| group.rules.iter().all(|rule| rule.alerts.is_empty())));
 }
 
 #[test]
@@ -174,7 +221,7 @@ fn after_an_outage_updates_that_say_nothing_new_are_left_out() {
     while deliver(&Outcome::Delivered) > 0 {}
     assert_eq!(rows(Delivery::Done), [10, 910]);
     assert_eq!(rows(Delivery::Superseded), [310, 610]);
-    assert_eq!(alerting.outbox().backlog(at(2000)).0, 0);
+    assert_eq!(alerting.outbox().next_due_at(), None, "nothing waits");
 }
 
 #[test]

@@ -157,7 +157,7 @@ fn one(verb: &Directive, value: &Value) -> String {
             None => text.clone(),
         },
         ('q', Value::Str(text)) => Quoted(text).to_string(),
-        ('x', Value::Str(text)) => crate::store::state::tokens::hex(text.as_bytes()),
+        ('x', Value::Str(text)) => crate::platform::random::hex(text.as_bytes()),
         ('t', Value::Bool(value)) => value.to_string(),
         ('T', value) => value.type_name().to_owned(),
         (letter, value) => format!("%!{letter}({}={})", value.type_name(), format_value(value)),

@@ -155,19 +155,22 @@ fn set_aside(disk: &Disk, path: &Path) -> io::Result<PathBuf> {
 }
 
 impl LogStore {
-    /// Housekeeping, to be called every few seconds: seals what is due, drops what is too old or too much, compares the
-    /// checksums of one partition that was not looked at since the start.
+    /// Housekeeping, to be called once a minute or so: drops what is too old or too much, compares the checksums of one
+    /// partition that was not looked at since the start.
     pub fn maintain(&self, now: Timestamp) -> Result<(), LogStoreError> {
+        self.drop_old(now)?;
+        self.verify_one()
+    }
+
+    /// Seals the memory table if it is old or large, or if sealing it failed before. To be called every second, and when
+    /// [`LogStore::seal_wanted`] says so: appends are refused when this does not keep up.
+    pub fn seal_due(&self, now: Timestamp) -> Result<(), LogStoreError> {
         let due = {
             let state = self.0.state.read();
             let old = state.active_since.is_some_and(|since| now.since(since) >= self.0.options.seal_after);
             old || state.active_bytes >= self.0.options.seal_bytes || !state.frozen.is_empty()
         };
-        if due {
-            self.seal()?;
-        }
-        self.drop_old(now)?;
-        self.verify_one()
+        if due { self.seal() } else { Ok(()) }
     }
 
     /// Moves everything in memory into partitions. After an error the records are where they were, searchable; the next
@@ -175,6 +178,8 @@ impl LogStore {
     pub fn seal(&self) -> Result<(), LogStoreError> {
         let mut sealer = self.0.sealer.lock();
         if sealer.frozen.is_none() {
+            // What is left to sync while appends wait is then little.
+            self.sync()?;
             sealer.frozen = self.0.freeze()?;
         }
         let Some(Frozen { frames_before, journal_seq }) = sealer.frozen else { return Ok(()) };
@@ -254,7 +259,7 @@ impl Inner {
         writer.journal.rotate()?;
         let frames_before = writer.next_frame;
         let journal_seq = writer.journal.next_seq();
-        let checkpoint = codec::encode_checkpoint(frames_before, &writer.high_water.marks());
+        let checkpoint = codec::encode_checkpoint(frames_before, &self.marks.lock().marks());
         writer.journal.append(&checkpoint)?;
         let mut state = self.state.write();
         state.frozen = Arc::new(std::mem::take(&mut state.active));

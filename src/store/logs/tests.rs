@@ -136,9 +136,19 @@ fn a_batch_sent_again_is_dropped_also_after_restarts() {
 }
 
 #[test]
-fn an_event_is_stored_once() {
+fn the_event_id_of_another_source_is_a_field_like_any() {
     let fixture = Fixture::new();
-    let event = Event {
+    let mut logon = record(1, "n1", "logon");
+    logon.fields.push(("event_id".to_owned(), "4624".to_owned()));
+    let (store, _) = fixture.open();
+    let appended = store.append(None, &[logon.clone(), logon.clone()]).unwrap();
+    assert_eq!((appended.stored, appended.duplicate_events), (2, 0));
+    store.append(None, &[logon]).unwrap();
+    assert_eq!(all(&store).len(), 3);
+}
+
+fn lost_leader() -> Event {
+    Event {
         id: "demo-1".to_owned(),
         time: at(990),
         cluster: "demo".to_owned(),
@@ -148,7 +158,31 @@ fn an_event_is_stored_once() {
         source: "dcs".to_owned(),
         text: "lost".to_owned(),
         fields: std::collections::BTreeMap::new(),
-    };
+    }
+}
+
+#[tokio::test]
+async fn a_storm_asks_for_a_seal_and_leaves_room_for_events() {
+    let mut fixture = Fixture::new();
+    (fixture.options.seal_bytes, fixture.options.memory_bytes_max, fixture.options.own_bytes) = (1000, 3000, 1000);
+    let (store, _) = fixture.open();
+    let flood = || store.append(None, &[record(1, "n1", &"x".repeat(500))]);
+    flood().unwrap();
+    assert!(futures_util::FutureExt::now_or_never(store.seal_wanted()).is_none());
+    flood().unwrap();
+    store.seal_wanted().await;
+    while flood().is_ok() {}
+    assert!(matches!(flood(), Err(LogStoreError::Behind { .. })));
+    assert_eq!(store.append(None, &[lost_leader().to_log_record()]).unwrap().stored, 1);
+    store.seal_due(at(1000)).unwrap();
+    assert_eq!(store.memory_bytes(), 0);
+    flood().unwrap();
+}
+
+#[test]
+fn an_event_is_stored_once() {
+    let fixture = Fixture::new();
+    let event = lost_leader();
     let records = [event.to_log_record(), event.to_log_record()];
     let (store, _) = fixture.open();
     assert_eq!(store.append(None, &records).unwrap().duplicate_events, 1);
@@ -209,7 +243,7 @@ fn old_days_go_by_age_and_by_size() {
     let appended =
         store.append(None, &[record(-4 * day, "n1", "too old"), record(-2 * day, "n1", "old"), record(0, "n1", "new")]);
     assert_eq!(appended.unwrap(), Appended { stored: 2, too_old: 1, ..Appended::default() });
-    store.maintain(at(1060)).unwrap();
+    store.seal_due(at(1060)).unwrap();
     assert_eq!(store.memory_bytes(), 0, "sealed by age");
     assert_eq!(all(&store), ["old", "new"]);
     store.maintain(at(2 * day)).unwrap();

@@ -155,6 +155,10 @@ impl Wal {
         self.journal.sync()
     }
 
+    pub(super) fn is_poisoned(&self) -> bool {
+        self.journal.is_poisoned()
+    }
+
     /// Removes the oldest generations while all their samples are before `min_ms`. The newest stays.
     pub(super) fn drop_before(&mut self, min_ms: i64) -> std::io::Result<()> {
         let older = self.generations.len().saturating_sub(1);

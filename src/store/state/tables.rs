@@ -28,9 +28,6 @@ impl<T> Table<T> {
 /// Incidents by id, as their API shows them.
 pub const INCIDENTS: Table<Value> = Table::new("incidents");
 
-/// What operators and token holders did, by time and sequence.
-pub const AUDIT: Table<Value> = Table::new("audit");
-
 /// Snapshots of the judge's belief, by cluster, so that a restart does not repeat events.
 pub const JUDGE: Table<Value> = Table::new("judge");
 

@@ -1,11 +1,10 @@
 //! Access tokens: 256 random bits shown once, stored only as a SHA-256 hash.
 
-use std::fmt::Write as _;
-
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::model::Timestamp;
+use crate::platform::random::{self, hex};
 use crate::platform::secret::Secret;
 use crate::store::state::{StateError, StateStore, Table};
 
@@ -60,7 +59,7 @@ pub struct Token {
 impl StateStore {
     /// Makes a token. The result is the only copy of the secret.
     pub fn create_token(&self, name: &str, role: Role, now: Timestamp) -> Result<Secret, StateError> {
-        let secret = format!("{PREFIX}{}", random_hex(32)?);
+        let secret = format!("{PREFIX}{}", hex(&random::bytes::<32>().map_err(StateError::Random)?));
         let token = Token { name: name.to_owned(), role, created_at: now };
         self.write(|tx| {
             if tx.scan(&TOKENS, "", TOKENS_MAX)?.iter().any(|(_, known)| known.name == name) {
@@ -98,33 +97,4 @@ impl StateStore {
 
 fn hash(secret: &str) -> String {
     hex(&Sha256::digest(secret.as_bytes()))
-}
-
-/// Lower-case hexadecimal digits.
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        // Writing to a String cannot fail.
-        let _ok = write!(text, "{byte:02x}");
-        text
-    })
-}
-
-/// `bytes` bytes from the operating system's generator, as hexadecimal digits.
-pub fn random_hex(bytes: usize) -> Result<String, StateError> {
-    let mut buffer = vec![0; bytes];
-    rustls::crypto::ring::default_provider().secure_random.fill(&mut buffer).map_err(|_| StateError::Random)?;
-    Ok(hex(&buffer))
-}
-
-/// A random (version 4) UUID.
-pub fn random_uuid() -> Result<String, StateError> {
-    let digits = random_hex(16)?;
-    let part = |from: usize, to: usize| digits.get(from..to).unwrap_or("");
-    let variant = match part(16, 17) {
-        "0" | "4" | "8" | "c" => "8",
-        "1" | "5" | "9" | "d" => "9",
-        "2" | "6" | "a" | "e" => "a",
-        _ => "b",
-    };
-    Ok(format!("{}-{}-4{}-{variant}{}-{}", part(0, 8), part(8, 12), part(13, 16), part(17, 20), part(20, 32)))
 }

@@ -65,6 +65,11 @@ class Live {
       this.#heard();
       this.#add([JSON.parse((message as MessageEvent<string>).data) as Event], true);
     });
+    // The server had more events than this connection could take: fetch what is left out.
+    source.addEventListener('missed', () => {
+      this.#heard();
+      void this.#loadEvents();
+    });
     source.addEventListener('error', () => {
       if (this.#source !== source) return;
       source.close();
