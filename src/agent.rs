@@ -19,7 +19,7 @@ use crate::platform::disk::Disk;
 use crate::platform::http_client::{HttpError, redact};
 use crate::platform::tasks::{TaskGroup, blocking};
 use crate::platform::units;
-use crate::platform::yaml::{self, Problem};
+use crate::platform::yaml::{self, Node, Problem};
 
 pub use push::PushSender;
 
@@ -52,8 +52,33 @@ pub struct AgentConfig {
 impl AgentConfig {
     /// Reads a configuration file's text; on failure all problems, each with its place.
     pub fn from_yaml(file: &str, text: &str) -> Result<Self, Vec<Problem>> {
-        yaml::from_yaml(file, text)
+        let root = yaml::parse(file, text)?;
+        let config: Self = yaml::from_node(file, &root)?;
+        let problems = config.problems(file, &root);
+        if problems.is_empty() { Ok(config) } else { Err(problems) }
     }
+
+    fn problems(&self, file: &str, root: &Node) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        let mut problem = |node: &Node, message: String| {
+            problems.push(Problem { file: file.to_owned(), line: node.line, column: node.column, message });
+        };
+        if !self.server.is_empty() && !is_server_address(&self.server) {
+            let message = AgentError::BadServer { server: self.server.clone() }.to_string();
+            problem(root.get("server").unwrap_or(root), message);
+        }
+        let logs = root.get("logs").map_or(&[][..], Node::items);
+        for (log, node) in self.logs.iter().zip(logs) {
+            if let Some(message) = log.problem() {
+                problem(node, message);
+            }
+        }
+        problems
+    }
+}
+
+fn is_server_address(server: &str) -> bool {
+    server.starts_with("http://") || server.starts_with("https://")
 }
 
 fn yes() -> bool {
@@ -118,7 +143,7 @@ pub async fn start(
     if config.server.is_empty() {
         return Err(AgentError::NoServer);
     }
-    if !config.server.starts_with("http://") && !config.server.starts_with("https://") {
+    if !is_server_address(&config.server) {
         return Err(AgentError::BadServer { server: redact(&config.server) });
     }
     let status: SharedStatus = Arc::default();

@@ -204,6 +204,24 @@ fn part<T: serde::de::DeserializeOwned + Default>(file: &str, root: &Node, key: 
     root.get(key).map_or_else(|| Some(T::default()), |node| yaml::from_node(file, node).ok())
 }
 
+fn scrape_problems(job: &ScrapeConfig, earlier: &[ScrapeConfig]) -> Vec<String> {
+    let mut found = Vec::new();
+    if earlier.iter().any(|other| other.job_name == job.job_name) {
+        found.push(format!("the job_name {:?} stands twice", job.job_name));
+    }
+    if job.scrape_timeout.is_some_and(|timeout| timeout > job.scrape_interval) {
+        found.push(format!("job {:?}: scrape_timeout is longer than scrape_interval", job.job_name));
+    }
+    for target in job.static_configs.iter().flat_map(|one| &one.targets).filter(|target| target.contains('/')) {
+        let message = format!(
+            "job {:?}: {target:?} is no target: give host:port here, the rest as scheme and metrics_path",
+            job.job_name
+        );
+        found.push(message);
+    }
+    found
+}
+
 /// Problems that no part sees alone.
 fn cross_check(file: &str, root: &Node, config: &Config) -> Vec<Problem> {
     let mut problems = Vec::new();
@@ -235,6 +253,16 @@ fn cross_check(file: &str, root: &Node, config: &Config) -> Vec<Problem> {
     for (key, index, dcs) in dcs.chain(searched) {
         if let Some(message) = dcs.problem() {
             problem(&[key], Some(index), message.to_owned());
+        }
+    }
+    for (index, job) in config.scrape_configs.iter().enumerate() {
+        for message in scrape_problems(job, config.scrape_configs.get(..index).unwrap_or_default()) {
+            problem(&["scrape_configs"], Some(index), message);
+        }
+    }
+    for (index, log) in config.logs.iter().enumerate() {
+        if let Some(message) = log.problem() {
+            problem(&["logs"], Some(index), message);
         }
     }
     for (index, name) in config.loki.impossible_names() {
@@ -300,6 +328,27 @@ mod tests {
             let (old, new) = (parse("f", old).unwrap(), parse("f", &new).unwrap());
             assert_eq!(new.needs_restart(&old), keys, "{new:?}");
         }
+    }
+
+    #[test]
+    fn jobs_and_logs_are_checked_before_anything_runs() {
+        let text = "\
+scrape_configs:
+  - {job_name: a, scrape_interval: 10s, scrape_timeout: 20s}
+  - {job_name: a, static_configs: [{targets: ['http://h:9100/metrics', 'h:9101']}]}
+logs:
+  - {source: patroni, path: logs/*.log}
+";
+        let found = problems(text);
+        for (line, expected) in found.iter().zip([
+            "daraji.yml:2:5: job \"a\": scrape_timeout is longer than scrape_interval",
+            "daraji.yml:3:5: the job_name \"a\" stands twice",
+            "daraji.yml:3:5: job \"a\": \"http://h:9100/metrics\" is no target",
+            "daraji.yml:5:5: the path logs/*.log does not begin with /",
+        ]) {
+            assert!(line.starts_with(expected), "{line}");
+        }
+        assert_eq!(found.len(), 4, "{found:#?}");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use clap::Args;
 
 use super::{complain, say};
 use crate::agent::AgentConfig;
-use crate::platform::yaml::{self, Problem};
+use crate::platform::yaml::{self, Node, NodeValue, Problem};
 use crate::rules;
 use crate::rules::promql_data::{self, MemoryData};
 use crate::rules::test_runner::{self, TestEngine};
@@ -58,12 +58,37 @@ fn check_file(path: &Path, logql: bool) -> Result<&'static str, Vec<String>> {
     if root.get("groups").is_some() {
         return check_rules((&name, &text), logql || is_in_logql_directory(path));
     }
-    if root.get("server").is_some() {
-        yaml::from_node::<AgentConfig>(&name, &root).map_err(texts)?;
-        return Ok("configuration of an agent");
+    if root.get("tests").is_some() {
+        return Err(vec![format!("{name}: these are unit tests of rules; run them with `daraji test {name}`")]);
     }
-    serve::check(path)?;
-    Ok("configuration of the server")
+    let missing = texts(missing_files(&name, &root));
+    let (kind, found) = if root.get("server").is_some() {
+        ("configuration of an agent", AgentConfig::from_yaml(&name, &text).map(drop).map_err(texts))
+    } else {
+        ("configuration of the server", serve::check(path))
+    };
+    let mut problems = found.err().unwrap_or_default();
+    problems.extend(missing);
+    if problems.is_empty() { Ok(kind) } else { Err(problems) }
+}
+
+/// Files that keys such as `password_file` name and nobody can read: on the host where this runs, which is the one that
+/// will need them.
+fn missing_files(file: &str, node: &Node) -> Vec<Problem> {
+    match &node.value {
+        NodeValue::Seq(items) => items.iter().flat_map(|item| missing_files(file, item)).collect(),
+        NodeValue::Map(pairs) => pairs.iter().flat_map(|(key, value)| missing_file(file, key, value)).collect(),
+        _ => Vec::new(),
+    }
+}
+
+fn missing_file(file: &str, key: &Node, value: &Node) -> Vec<Problem> {
+    let (NodeValue::Text(name), NodeValue::Text(path)) = (&key.value, &value.value) else {
+        return missing_files(file, value);
+    };
+    let Some(error) = std::fs::File::open(path).err().filter(|_| name.ends_with("_file")) else { return Vec::new() };
+    let (line, column) = (value.line, value.column);
+    vec![Problem { file: file.to_owned(), line, column, message: format!("{name}: read {path}: {error}") }]
 }
 
 fn check_rules((name, text): (&str, &str), logql: bool) -> Result<&'static str, Vec<String>> {

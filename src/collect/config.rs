@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer};
 
 use crate::collect::known::KnownClusters;
-use crate::platform::units::deserialize_duration;
+use crate::platform::units::{deserialize_duration, deserialize_optional_duration};
 
 /// Everything the collectors of a server or an agent are told.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -151,8 +151,9 @@ pub struct ScrapeConfig {
     pub job_name: String,
     #[serde(default = "default_scrape_interval", deserialize_with = "deserialize_duration")]
     pub scrape_interval: Duration,
-    #[serde(default = "default_scrape_timeout", deserialize_with = "deserialize_duration")]
-    pub scrape_timeout: Duration,
+    /// Absent: ten seconds, or the interval where that is shorter, as in Prometheus.
+    #[serde(default, deserialize_with = "deserialize_optional_duration")]
+    pub scrape_timeout: Option<Duration>,
     #[serde(default = "default_metrics_path")]
     pub metrics_path: String,
     #[serde(default)]
@@ -212,10 +213,6 @@ pub struct TlsConfig {
 
 fn default_scrape_interval() -> Duration {
     Duration::from_secs(15)
-}
-
-fn default_scrape_timeout() -> Duration {
-    Duration::from_secs(10)
 }
 
 fn default_metrics_path() -> String {

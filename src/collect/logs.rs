@@ -65,6 +65,16 @@ pub struct LogSource {
 }
 
 /// Program names that people write, as the name that streams carry.
+impl LogSource {
+    /// What is wrong with the entry, though it can be read.
+    pub fn problem(&self) -> Option<String> {
+        if self.path.is_absolute() {
+            return None;
+        }
+        Some(format!("the path {} does not begin with /", self.path.display()))
+    }
+}
+
 fn canonical_source<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     let word = String::deserialize(deserializer)?;
     if word == OWN_SOURCE {

@@ -16,6 +16,7 @@ use crate::platform::tasks::TaskGroup;
 
 /// Largest page that is read.
 pub(crate) const BODY_BYTES_MAX: usize = 64 << 20;
+const TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
 const ACCEPT: &str = "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.9";
 
 /// How to log in; secrets are read at each scrape, so that a rotated one needs no restart.
@@ -88,7 +89,7 @@ impl Collector for ScrapeCollector {
 /// Starts all targets of a job.
 pub(crate) fn start(config: &ScrapeConfig, context: &Context, group: &TaskGroup) -> Result<(), HttpError> {
     let interval = config.scrape_interval.max(Duration::from_secs(1));
-    let timeout = config.scrape_timeout.min(interval);
+    let timeout = config.scrape_timeout.unwrap_or(TIMEOUT_DEFAULT).min(interval);
     let tls = &config.tls_config;
     let http = if tls.insecure_skip_verify {
         HttpClient::without_verification(timeout, BODY_BYTES_MAX)?

@@ -149,7 +149,7 @@ pub fn load(
             loader.problem(name_node, "group name is empty");
         }
         if !names.insert(group.name.clone()) {
-            loader.problem(name_node, format!("group name {:?} stands twice in this file", group.name));
+            loader.name_stands_twice(name_node, &group.name);
         }
         if group.interval.is_some_and(|interval| interval.is_zero()) {
             loader.problem(node.get("interval").unwrap_or(node), "interval is zero; leave it out for the default");
@@ -185,14 +185,44 @@ impl Loader<'_> {
     /// In a file that cannot be read as a whole: checks the rules that can be read, so that their problems are not
     /// found only once the others are mended.
     fn check_readable_rules(&mut self, groups: &[Node]) {
-        for group in groups {
-            let name = group.get("name").and_then(|node| yaml::from_node::<String>(self.file, node).ok());
-            let rules = group.get("rules").map_or(&[][..], Node::items);
-            for (number, node) in (1..).zip(rules) {
-                let Ok(rule) = yaml::from_node::<RawRule>(self.file, node) else { continue };
-                let context = rule_context(name.as_deref().unwrap_or(""), number, &rule);
-                self.rule(rule, node, &BTreeMap::new(), &context);
+        let text = |node: &Node, key| node.get(key).and_then(|node| yaml::from_node::<String>(self.file, node).ok());
+        let names: Vec<String> = groups.iter().map(|group| text(group, "name").unwrap_or_default()).collect();
+        let exprs: Vec<Vec<Option<String>>> = groups
+            .iter()
+            .map(|group| {
+                group.get("rules").map_or(&[][..], Node::items).iter().map(|rule| text(rule, "expr")).collect()
+            })
+            .collect();
+        for (index, (group, name)) in groups.iter().zip(&names).enumerate() {
+            if !name.is_empty() && names.iter().take(index).any(|earlier| earlier == name) {
+                self.name_stands_twice(group.get("name").unwrap_or(group), name);
             }
+            let rules = group.get("rules").map_or(&[][..], Node::items);
+            let exprs = exprs.get(index).map_or(&[][..], Vec::as_slice);
+            for (number, (node, expr)) in (1..).zip(rules.iter().zip(exprs)) {
+                match yaml::from_node::<RawRule>(self.file, node) {
+                    Ok(rule) => {
+                        let context = rule_context(name, number, &rule);
+                        self.rule(rule, node, &BTreeMap::new(), &context);
+                    }
+                    Err(_) => {
+                        if let Some(expr) = expr.as_ref().filter(|expr| !expr.trim().is_empty()) {
+                            self.check_expr(expr, node, &format!("group {name:?}, rule {number}"));
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn name_stands_twice(&mut self, node: &Node, name: &str) {
+        self.problem(node, format!("group name {name:?} stands twice in this file"));
+    }
+
+    fn check_expr(&mut self, expr: &str, node: &Node, context: &str) {
+        if let Err(message) = (self.check)(expr) {
+            let place = node.get("expr").unwrap_or(node);
+            self.problem(place, format!("{context}: could not parse expression: {message}"));
         }
     }
 
@@ -225,9 +255,8 @@ impl Loader<'_> {
         let expr = raw.expr.unwrap_or_default();
         if expr.trim().is_empty() {
             self.problem(node, format!("{context}: field 'expr' is missing or empty"));
-        } else if let Err(message) = (self.check)(&expr) {
-            let place = node.get("expr").unwrap_or(node);
-            self.problem(place, format!("{context}: could not parse expression: {message}"));
+        } else {
+            self.check_expr(&expr, node, context);
         }
         let (name, kind) = match (raw.record, raw.alert) {
             (Some(name), None) => {

@@ -99,6 +99,39 @@ async fn rules_over_logs_are_known_by_directory_or_flag() {
 }
 
 #[tokio::test]
+async fn check_tells_what_would_fail_later() {
+    let home = home("check-later");
+    let file = home.path().join("f.yml");
+    for (text, expected) in [
+        (
+            "tls: {cert_file: /nope/c.pem, key_file: /nope/k.pem}\n",
+            &["f.yml:1:18: cert_file: read /nope/c.pem: No such file", "f.yml:1:41: key_file: "][..],
+        ),
+        (
+            "cluster: demo\nmember: n1\nserver: monitor:7432\ntoken_file: /nope/t\n",
+            &["f.yml:3:9: \"monitor:7432\" is no server address", "f.yml:4:13: token_file: "],
+        ),
+        ("tests: []\n", &["these are unit tests of rules; run them with `daraji test "]),
+        (
+            "groups:\n  - name: g\n    rules:\n      - {alert: A, expr: 'sum(', for: abc}\n  - name: g\n    rules: []\n",
+            &[
+                "f.yml:4:26: group \"g\", rule 1: could not parse expression",
+                "f.yml:4:39: ",
+                "f.yml:5:11: group name \"g\" stands twice",
+            ],
+        ),
+    ] {
+        fs::write(&file, text).unwrap();
+        let output = run(&["check", file.to_str().unwrap()]).await;
+        let said = complaints(&output);
+        assert_eq!((output.status.code(), said.lines().count()), (Some(2), expected.len()), "{text}{said}");
+        for expected in expected {
+            assert!(said.contains(expected), "{text}: {expected} in {said}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_file_that_is_no_yaml_or_not_there() {
     let home = home("no-yaml");
     let config = home.path().join("daraji.yml");
