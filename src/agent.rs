@@ -185,6 +185,10 @@ mod tests {
         let config = AgentConfig::from_yaml("agent.yml", text).unwrap();
         assert_eq!((config.spool.max_bytes, config.logs.len(), config.host), (Some(512 << 20), 2, true));
 
+        let text = "cluster: demo\nmember: n1\npatroni: http://127.0.0.1:8008\n";
+        let problems = AgentConfig::from_yaml("agent.yml", text).unwrap_err();
+        assert!(problems[0].to_string().contains("unknown key \"patroni\""), "{problems:?}");
+
         let text = "cluster: demo\nmember: n1\nlogs: [{source: daraji, path: /var/log/x}]\n";
         let problems = AgentConfig::from_yaml("agent.yml", text).unwrap_err();
         assert!(problems[0].to_string().contains("kept for the server's own events"), "{problems:?}");

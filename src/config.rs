@@ -306,6 +306,15 @@ mod tests {
     }
 
     #[test]
+    fn what_would_be_ignored_is_refused() {
+        let found =
+            problems("storage: {metrics: {retention: 30d, max_bytes: 1GiB}}\nlogs: [{source: daraji, path: /p}]\n");
+        assert_eq!(found.len(), 2, "{found:#?}");
+        assert!(found[0].starts_with("daraji.yml:1:37: unknown key \"max_bytes\""), "{}", found[0]);
+        assert!(found[1].contains("kept for the server's own events"), "{}", found[1]);
+    }
+
+    #[test]
     fn changes_that_need_a_restart_are_named() {
         let old =
             "listen: 127.0.0.1:1\nstorage: {path: a}\nrule_files: [r.yml]\nclusters: [{patroni: [http://a:8008]}]\n";

@@ -60,6 +60,7 @@ pub struct Parts {
     pub tokens: TokenCheck,
     pub reload: ReloadRequests,
     pub loki: loki_api::LokiConfig,
+    pub config_state: watch::Receiver<ConfigState>,
 }
 
 /// Bytes of a request body, unless a route takes more.
@@ -90,7 +91,8 @@ pub fn router(parts: Parts) -> Router {
     };
     let rules = rules_api::router(Arc::clone(&parts.alerting));
     let prometheus = prometheus_api::PrometheusState::new(parts.metrics, Engine::default(), parts.clock.clone())
-        .with_targets(parts.targets.clone());
+        .with_targets(parts.targets.clone())
+        .with_config_state(parts.config_state);
     let writer = parts.intake.clone();
     let take: loki_api::PushSink = Arc::new(move |records| {
         let writer = writer.clone();
@@ -135,6 +137,15 @@ pub struct ReloadReport {
     pub problems: Vec<String>,
     /// Keys that changed since the start and need a restart.
     pub needs_restart: Vec<&'static str>,
+}
+
+/// What became of the configuration files that were read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConfigState {
+    /// Whether the last one was taken.
+    pub is_good: bool,
+    /// When one was last taken.
+    pub taken_at: Timestamp,
 }
 
 /// Leads to whoever reads the configuration; each request wants an answer.

@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args;
+use prometheus_client::metrics::gauge::Gauge;
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{error, info, warn};
 
@@ -27,7 +28,7 @@ use crate::collect::{self, CollectConfig, CollectHandle, Sink, Targets};
 use crate::config::Config;
 use crate::http::auth::TokenCheck;
 use crate::http::listen::{ListenError, Listener, TlsFiles};
-use crate::http::{self, Parts, ReloadReport};
+use crate::http::{self, ConfigState, Parts, ReloadReport};
 use crate::intake::Intake;
 use crate::model::Batch;
 use crate::notify::Alerting;
@@ -237,6 +238,9 @@ struct Server {
     /// As it was at the start: what runs of it runs until the end.
     running: Config,
     reload: http::ReloadRequests,
+    config_state: watch::Sender<ConfigState>,
+    config_is_good: Gauge,
+    clock: Clock,
     listeners: TaskGroup,
     collectors: TaskGroup,
     writers: TaskGroup,
@@ -268,6 +272,9 @@ impl Server {
             alerting,
             running: plan.config.clone(),
             reload,
+            config_state: watch::Sender::new(ConfigState { is_good: true, taken_at: clock.now() }),
+            config_is_good: config_gauge(&telemetry),
+            clock: clock.clone(),
             listeners: TaskGroup::new("listeners"),
             collectors: TaskGroup::new("collectors"),
             writers: TaskGroup::new("writers"),
@@ -357,6 +364,7 @@ impl Server {
             tokens,
             loki: self.running.loki.clone(),
             reload: self.reload.clone(),
+            config_state: self.config_state.subscribe(),
         });
         for listener in addresses {
             info!(url = %listener.url(), token_needed = !listener.is_open(), "listening");
@@ -411,6 +419,14 @@ impl Server {
             }
             Err(problems) => ReloadReport { problems, ..ReloadReport::default() },
         };
+        let is_good = report.problems.is_empty();
+        self.config_is_good.set(i64::from(is_good));
+        self.config_state.send_modify(|state| {
+            state.is_good = is_good;
+            if is_good {
+                state.taken_at = self.clock.now();
+            }
+        });
         if report.problems.is_empty() && report.needs_restart.is_empty() {
             info!("{report}");
         } else if report.problems.is_empty() {
@@ -440,6 +456,15 @@ impl Server {
         blocking(move || stores.close()).await;
         info!("stopped");
     }
+}
+
+/// As other servers name it, so that their rules fit.
+fn config_gauge(telemetry: &Telemetry) -> Gauge {
+    let gauge = Gauge::default();
+    gauge.set(1);
+    let help = "Whether the last configuration file that was read could be taken";
+    telemetry.register(|registry| registry.register("config_last_reload_successful", help, gauge.clone()));
+    gauge
 }
 
 /// Takes all addresses of the configuration, or none.

@@ -17,10 +17,11 @@ use axum::extract::{DefaultBodyLimit, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::collect::Targets;
+use crate::http::ConfigState;
 use crate::model::Timestamp;
 use crate::platform::clock::Clock;
 use crate::platform::error::chain;
@@ -44,6 +45,7 @@ pub struct PrometheusState {
     /// When the server started, for `runtimeinfo`.
     pub started_at: Timestamp,
     targets: Targets,
+    config_state: watch::Receiver<ConfigState>,
     slots: Arc<Semaphore>,
 }
 
@@ -51,7 +53,14 @@ impl PrometheusState {
     pub fn new(store: Arc<MetricStore>, engine: Engine, clock: Clock) -> Self {
         let started_at = clock.now();
         let slots = Arc::new(Semaphore::new(QUERIES_AT_ONCE));
-        Self { store, engine, clock, started_at, targets: Targets::default(), slots }
+        let config_state = watch::channel(ConfigState { is_good: true, taken_at: started_at }).1;
+        Self { store, engine, clock, started_at, targets: Targets::default(), config_state, slots }
+    }
+
+    /// Tells how the last reading of the configuration went.
+    #[must_use]
+    pub fn with_config_state(self, config_state: watch::Receiver<ConfigState>) -> Self {
+        Self { config_state, ..self }
     }
 
     /// Answers for what these collectors ask.

@@ -78,7 +78,7 @@ impl Uncommitted {
 
 /// Everything between query results and the outbox, shared by the loops and the APIs.
 ///
-/// Lock order: rules, uncommitted, desk.
+/// Lock order: rules, uncommitted, changing, desk. The desk is never locked during I/O.
 #[derive(Debug)]
 pub struct Alerting {
     store: Arc<StateStore>,
@@ -90,6 +90,8 @@ pub struct Alerting {
     /// Alerts of the rules as of the last evaluation. Changed with `uncommitted` locked.
     rule_alerts: ArcSwap<Vec<Alert>>,
     desk: Mutex<Desk>,
+    /// Held while a change of silences or posted alerts is made durable; the desk is not, since handlers look at it.
+    changing: Mutex<()>,
     uncommitted: Mutex<Uncommitted>,
     receivers: Arc<ArcSwap<Receivers>>,
     original_config: ArcSwap<String>,
@@ -123,6 +125,7 @@ impl Alerting {
             rule_alerts: ArcSwap::from_pointee(rules.alerts()),
             rules: Mutex::new(rules),
             desk: Mutex::new(desk),
+            changing: Mutex::new(()),
             uncommitted: Mutex::new(Uncommitted { rules: orphans, ..Uncommitted::default() }),
             receivers: Arc::new(ArcSwap::from_pointee(options.config.receivers)),
             original_config: ArcSwap::from_pointee(options.config.original),
@@ -174,13 +177,16 @@ impl Alerting {
         }
         let mut alerts = self.rule_alerts.load().to_vec();
         alerts.extend(incidents.iter().map(|notice| Alert::of_incident(notice.clone(), &self.external_url)));
-        let step = {
+        let (step, tidied) = {
             let mut desk = self.desk.lock();
-            self.tidy(&mut desk, now, &mut uncommitted);
+            let tidied = Self::tidy(&mut desk, now, &mut uncommitted);
             alerts.extend(desk.posted.iter().cloned());
             let Desk { dispatcher, silences, .. } = &mut *desk;
-            dispatcher.step(now, &alerts, silences)
+            (dispatcher.step(now, &alerts, silences), tidied)
         };
+        if tidied && let Err(error) = self.outbox.forget_old() {
+            tracing::warn!(error = crate::platform::error::chain(&error), "old notifications were not cleared");
+        }
         let receivers = self.receivers.load();
         let messages: Vec<Message> =
             step.drafts.iter().flat_map(|draft| render(draft, &receivers, &self.external_url)).collect();
@@ -217,16 +223,15 @@ impl Alerting {
         Ok(())
     }
 
-    fn tidy(&self, desk: &mut Desk, now: Timestamp, uncommitted: &mut Uncommitted) {
+    /// True when it was time to tidy.
+    fn tidy(desk: &mut Desk, now: Timestamp, uncommitted: &mut Uncommitted) -> bool {
         if desk.tidied_at.is_some_and(|at| now.since(at) < HOUSEKEEPING_EVERY) {
-            return;
+            return false;
         }
         desk.tidied_at = Some(now);
         uncommitted.silences_gone.extend(desk.silences.forget_old(now));
         uncommitted.posted_gone.extend(desk.posted.forget_old(now));
-        if let Err(error) = self.outbox.forget_old() {
-            tracing::warn!(error = crate::platform::error::chain(&error), "old notifications were not cleared");
-        }
+        true
     }
 
     /// Takes a new configuration and new rules. What is the same keeps its state.
@@ -307,28 +312,31 @@ impl Alerting {
         &self,
         change: impl FnOnce(&mut Silences) -> Result<Vec<Silence>, SilenceError>,
     ) -> Result<String, SilenceError> {
-        let mut desk = self.desk.lock();
-        let mut changed = desk.silences.clone();
+        let _only_one = self.changing.lock();
+        let mut changed = self.desk.lock().silences.clone();
         let rows = change(&mut changed)?;
         self.store.write(|tx| rows.iter().try_for_each(|row| tx.put(&SILENCES, &row.id, row)))?;
-        desk.silences = changed;
+        self.desk.lock().silences = changed;
         Ok(rows.into_iter().next_back().map(|row| row.id).unwrap_or_default())
     }
 
     /// Takes posted alerts, durably. Good ones are taken even if others are refused; the texts say why those are.
     pub fn post_alerts(&self, posted: Vec<PostedAlert>, now: Timestamp) -> Result<Vec<String>, StateError> {
-        let mut desk = self.desk.lock();
-        let mut changed = desk.posted.clone();
+        let _only_one = self.changing.lock();
+        let (mut changed, resolve_timeout) = {
+            let desk = self.desk.lock();
+            (desk.posted.clone(), desk.resolve_timeout)
+        };
         let (mut rows, mut refused) = (Vec::new(), Vec::new());
         for alert in posted {
-            match changed.post(alert, now, desk.resolve_timeout) {
+            match changed.post(alert, now, resolve_timeout) {
                 Ok(row) => rows.push(row),
                 Err(message) => refused.push(message),
             }
         }
         self.store
             .write(|tx| rows.iter().try_for_each(|row| tx.put(&POSTED_ALERTS, &row.fingerprint.to_string(), row)))?;
-        desk.posted = changed;
+        self.desk.lock().posted = changed;
         Ok(refused)
     }
 }

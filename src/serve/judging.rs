@@ -94,7 +94,13 @@ pub(super) fn start(
     let memory: JudgeMemory = remembered(&wiring.state, "judge")?;
     let correlated: CorrelatorMemory = remembered(&wiring.state, "correlator")?;
     let belief = watch::Sender::new(Belief::default());
-    let notices = watch::Sender::new(Arc::default());
+    let now = wiring.clock.now();
+    let rows = wiring.state.read()?.scan(&INCIDENTS, "", usize::MAX)?;
+    let known =
+        rows.into_iter().filter_map(|(id, row)| serde_json::from_value(row).ok().map(|incident| (id, incident)));
+    let incidents: BTreeMap<String, Incident> = known.filter(|(_, incident)| is_recent(incident, now)).collect();
+    // From the first moment: alerts must not take an open incident for one that has ended.
+    let notices = watch::Sender::new(notices_of(&incidents, &[]));
     let (firing, fires) = watch::channel(BTreeSet::new());
     let looked_at = watch::Sender::new(Instant::now());
     let judging =
@@ -104,10 +110,6 @@ pub(super) fn start(
     group.spawn("ledger", scribe.run());
     let clock = wiring.clock.clone();
     group.spawn_until_stop("outdated", mark_outdated(belief.clone(), looked_at.subscribe(), clock));
-    let now = wiring.clock.now();
-    let rows = wiring.state.read()?.scan(&INCIDENTS, "", usize::MAX)?;
-    let recent =
-        rows.into_iter().filter_map(|(id, row)| serde_json::from_value(row).ok().map(|incident| (id, incident)));
     let court = Court {
         judge: Judge::restore(JudgeOptions::default(), memory),
         correlator: Correlator::restore(CorrelatorOptions::default(), correlated),
@@ -115,7 +117,7 @@ pub(super) fn start(
         looked_at,
         ledger,
         told: 0,
-        incidents: recent.filter(|(_, incident)| is_recent(incident, now)).collect(),
+        incidents,
         memory: Memory::default(),
         memory_due: Instant::now(),
         samples_due: Instant::now(),
@@ -259,10 +261,7 @@ impl Court {
 
     fn current_notices(&mut self) -> Notices {
         self.told = self.incidents.len();
-        let belief = Arc::clone(&self.belief.borrow());
-        // One that rests on an alert alone is told by that alert, on the route that was made for it.
-        let told = self.incidents.values().filter(|incident| incident.is_more_than_its_alert());
-        Arc::new(told.map(|incident| notice(incident, &belief)).collect())
+        notices_of(&self.incidents, &self.belief.borrow())
     }
 
     fn current_memory(&self) -> Memory {
@@ -301,6 +300,13 @@ async fn mark_outdated(belief: watch::Sender<Belief>, looked_at: watch::Receiver
             is_new
         });
     }
+}
+
+/// What the alerts are told.
+fn notices_of(incidents: &BTreeMap<String, Incident>, belief: &[Cluster]) -> Notices {
+    // One that rests on an alert alone is told by that alert, on the route that was made for it.
+    let told = incidents.values().filter(|incident| incident.is_more_than_its_alert());
+    Arc::new(told.map(|incident| notice(incident, belief)).collect())
 }
 
 /// Plain values of ours always serialise.

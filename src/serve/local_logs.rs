@@ -28,7 +28,10 @@ impl FrameSender for LocalSender {
                 .map_err(|error| SendError::Refused { seq: frame.seq, reason: chain(&error) })?;
             let from = origin(&identity.agent, identity.generation, frame.seq);
             let accepted = self.intake.accept_from(Some(from), batch).await;
-            accepted.map_err(|error| SendError::Retry { reason: chain(&error) })?;
+            accepted.map_err(|error| {
+                let (seq, reason) = (frame.seq, chain(&error));
+                if error.is_for_good() { SendError::Refused { seq, reason } } else { SendError::Retry { reason } }
+            })?;
         }
         let from = origin(&identity.agent, identity.generation, 0);
         Ok(Ack { seq: self.logs.high_water(&from.agent, from.generation) })

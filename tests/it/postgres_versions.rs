@@ -98,6 +98,7 @@ async fn check(major: u32) {
     check_primary(major, &of_primary);
     check_replica(major, &of_replica);
     check_privileges(&primary, &of_primary).await;
+    check_read_only(&primary).await;
 }
 
 fn login(user: &str) -> PostgresConfig {
@@ -193,6 +194,21 @@ async fn check_privileges(primary: &Server<'_>, before: &PostgresReport) {
 
     let error = primary.ask("127.0.0.1", &login("does_not_exist")).await.unwrap_err();
     assert!(error.contains("does_not_exist"), "{error}");
+}
+
+/// A role that may not write itself says nothing about the sessions of others; the server's own setting does.
+async fn check_read_only(primary: &Server<'_>) {
+    let client = primary.client().await;
+    client.batch_execute("ALTER ROLE daraji SET default_transaction_read_only = on").await.unwrap();
+    assert!(!primary.ask("127.0.0.1", &login("daraji")).await.unwrap().status.read_only);
+    client.batch_execute("ALTER SYSTEM SET default_transaction_read_only = on").await.unwrap();
+    client.batch_execute("SELECT pg_reload_conf()").await.unwrap();
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
+    let mut tick = tokio::time::interval(Duration::from_millis(100));
+    while !primary.ask("127.0.0.1", &login("nobody_special")).await.unwrap().status.read_only {
+        tick.tick().await;
+        assert!(tokio::time::Instant::now() < deadline, "the server's own setting was never seen");
+    }
 }
 
 macro_rules! versions {

@@ -123,6 +123,28 @@ async fn each_role_may_do_its_part_and_strangers_nothing() {
     assert_eq!(server.terminate().await.code(), Some(0));
 }
 
+/// What a page in the operator's browser could send to the open port: its own origin, or a name of its own.
+#[tokio::test]
+async fn a_foreign_page_reaches_nothing_on_loopback() {
+    let home = home("foreign");
+    let (server, _) = guarded(home.path()).await;
+    let (silences, clusters) = (server.url("/api/v2/silences"), server.url("/api/daraji/v1/clusters"));
+    for (header, value, expected) in [
+        ("origin", "http://evil.example.com", 403),
+        ("sec-fetch-site", "cross-site", 403),
+        ("host", "evil.example.com:7432", 403),
+        ("origin", server.url("").as_str(), 200),
+        ("user-agent", "amtool", 200),
+    ] {
+        let request = client().post(&silences).header(header, value).body(body("/api/v2/silences"));
+        assert_eq!(request.send().await.unwrap().status(), expected, "POST with {header}: {value}");
+        let request = client().get(&clusters).header(header, value);
+        let expected = if header == "host" { 403 } else { 200 };
+        assert_eq!(request.send().await.unwrap().status(), expected, "GET with {header}: {value}");
+    }
+    assert_eq!(server.terminate().await.code(), Some(0));
+}
+
 /// Spellings of a guarded path that a router or a proxy might fold into it.
 #[tokio::test]
 async fn no_spelling_of_a_path_goes_around_the_guard() {

@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use crate::alerting::until;
 use crate::prometheus_api::client;
 use crate::serve_targets::{start_with, wait_for};
 use crate::server::{Server, home};
@@ -17,7 +18,7 @@ async fn a_reload_says_what_it_took_what_needs_a_restart_and_what_is_wrong() {
     let rules =
         |name: &str| format!("groups: [{{name: g, interval: 1s, rules: [{{alert: {name}, expr: vector(1)}}]}}]\n");
     fs::write(home.path().join("r.yml"), rules("Before")).unwrap();
-    let mut server = start_with(home.path(), "rule_files: [r.yml]\nscrape_configs: [{job_name: a}]\n").await;
+    let server = start_with(home.path(), "rule_files: [r.yml]\nscrape_configs: [{job_name: a}]\n").await;
     let config = home.path().join("daraji.yml");
     let before = fs::read_to_string(&config).unwrap();
     let alert = |name: &str| format!("/api/v1/alerts?{name}");
@@ -39,7 +40,8 @@ async fn a_reload_says_what_it_took_what_needs_a_restart_and_what_is_wrong() {
     wait_for(&server, &alert("after"), fires("After")).await;
     // By signal the log says the same.
     server.signal("HUP");
-    server.wait_for_log(said).await;
+    let count = || server.lines().iter().filter(|line| line["message"] == said).count();
+    until("the reload by signal", || (count() == 2).then_some(())).await;
 
     fs::write(home.path().join("r.yml"), "groups: [{name: g, rules: [{alert: A, expr: 'sum('}]}]\n").unwrap();
     fs::write(&config, changed.replace("auth: none", "autth: none")).unwrap();
@@ -49,5 +51,17 @@ async fn a_reload_says_what_it_took_what_needs_a_restart_and_what_is_wrong() {
         assert!(text.contains(expected), "{expected} in {text}");
     }
     wait_for(&server, &alert("still"), fires("After")).await;
+    let told = async || {
+        let info = server.get("/api/v1/status/runtimeinfo").await;
+        let metrics = client().get(server.url("/metrics")).send().await.unwrap().text().await.unwrap();
+        let gauge =
+            metrics.lines().find(|line| line.contains("config_last_reload_successful ") && !line.starts_with('#'));
+        (info["data"]["reloadConfigSuccess"].as_bool().unwrap(), gauge.unwrap().ends_with(" 1"))
+    };
+    assert_eq!(told().await, (false, false));
+    fs::write(home.path().join("r.yml"), rules("After")).unwrap();
+    fs::write(&config, &before).unwrap();
+    assert_eq!(reload(&server).await.0, 200);
+    assert_eq!(told().await, (true, true));
     assert_eq!(server.terminate().await.code(), Some(0));
 }

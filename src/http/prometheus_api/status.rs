@@ -37,13 +37,14 @@ pub(super) async fn flags() -> ApiResult {
 }
 
 pub(super) async fn runtime_info(State(state): State<PrometheusState>) -> ApiResult {
+    let config = *state.config_state.borrow();
     let data = json!({
         "startTime": state.started_at.to_string(),
         "CWD": "",
         "hostname": "",
         "serverTime": state.clock.now().to_string(),
-        "reloadConfigSuccess": true,
-        "lastConfigTime": state.started_at.to_string(),
+        "reloadConfigSuccess": config.is_good,
+        "lastConfigTime": config.taken_at.to_string(),
         "corruptionCount": 0,
         "goroutineCount": 0,
         "GOMAXPROCS": 0,
