@@ -111,7 +111,7 @@ test('logs: search, histogram, facets, a row with its fields and context', async
   // A row opens in place, and its fields filter.
   await settled(page);
   await page.locator('button.line').first().click();
-  await page.locator('.detail').getByRole('button', { name: /^Exclude severity/ }).waitFor();
+  await page.locator('.detail').getByRole('button', { name: /^Exclude severity / }).waitFor();
   assert.ok(param(page, 'row'));
   await page.getByRole('button', { name: /^20 lines around/ }).click();
   await page.locator('.context [aria-current="true"]').waitFor();
