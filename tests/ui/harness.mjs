@@ -34,7 +34,7 @@ export async function start() {
     fixture,
     /** A page whose console errors and exceptions are collected in `page.problems`. */
     async page({ width = 1280, height = 860, theme = 'dark' } = {}) {
-      const context = await browser.newContext({ viewport: { width, height }, colorScheme: theme, deviceScaleFactor: width < 600 ? 2 : 1, timezoneId: 'UTC', reducedMotion: 'reduce' });
+      const context = await browser.newContext({ viewport: { width, height }, colorScheme: theme, timezoneId: 'UTC', reducedMotion: 'reduce' });
       if (process.env.DARAJI_TOKEN) await context.request.post(`${base}/api/daraji/v1/session`, { data: { token: process.env.DARAJI_TOKEN } });
       const page = await context.newPage();
       page.setDefaultTimeout(10_000);
