@@ -45,6 +45,16 @@ test('cluster: topology and its table, lanes, lock, evidence of a fact, charts',
   assert.match(await card.innerText(), /Patroni REST|PostgreSQL|DCS key/);
   await page.keyboard.press('Escape');
   await card.waitFor({ state: 'detached' });
+  await page.getByRole('button', { name: /^timeline/ }).focus();
+  await card.waitFor();
+  assert.match(await card.innerText(), new RegExp(`Timeline[\\s\\S]*${cluster.members[0].name}[\\s\\S]*(now|ago)`));
+  await page.keyboard.press('Escape');
+  if (cluster.lock?.owner) {
+    await page.getByRole('region', { name: 'DCS' }).getByRole('button', { name: cluster.lock.owner, exact: true }).first().focus();
+    await card.getByText('Leader key').waitFor();
+    assert.match(await card.innerText(), /DCS keys[\s\S]*revision[\s\S]*(now|ago)/);
+    await page.keyboard.press('Escape');
+  }
   await page.getByRole('group', { name: 'Topology view' }).getByRole('button', { name: 'Table' }).click();
   await page.getByRole('columnheader', { name: 'Replicates from' }).waitFor();
   assert.equal(param(page, 'view'), 'table');

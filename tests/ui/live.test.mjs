@@ -35,7 +35,7 @@ const healthy = (page) => page.locator('.page-head').getByText('healthy', { exac
 /** Opens the cluster's page for good: it keeps when each thing was first on it, and whoever was shown with the leader lock. */
 async function watch() {
   const page = await world.page({ height: 1400 });
-  await page.open(`/c/${encodeURIComponent(LAB)}?from=now-15m`);
+  await page.open(`/c/${encodeURIComponent(LAB)}?from=now-10m`);
   await healthy(page);
   await page.evaluate(() => {
     window.notReloaded = true;
@@ -145,7 +145,7 @@ test('etcd-quorum-loss: DCS facts are stale with their age, and nobody is shown 
   await overview.context().close();
   await stillTheSame(page);
 
-  await take('quorum-lost', `/c/${encodeURIComponent(LAB)}?from=now-15m`);
+  await take('quorum-lost', `/c/${encodeURIComponent(LAB)}?from=now-10m`);
   await lab('heal', LAB);
   await healthy(page);
   await dcs.getByText('Lock owner').waitFor();
@@ -174,12 +174,12 @@ async function pictures(watched) {
   const scope = `cluster=${encodeURIComponent(LAB)}`;
   if (process.env.SCREENSHOTS !== '1') return;
   await watched.getByRole('alert').getByText('their histories differ').waitFor({ timeout: FAULT_MS });
-  await take('split-brain', `/c/${encodeURIComponent(LAB)}?from=now-15m`);
-  await take('overview', '/?from=now-15m');
+  await take('split-brain', `/c/${encodeURIComponent(LAB)}?from=now-10m`);
+  await take('overview', '/?from=now-10m');
   await take('alerts', '/alerts');
   await take('targets', '/targets');
-  await take('logs', `/logs?${scope}&from=now-15m&f=event!%3Dhb_leader&f=event!%3Dhb_replica`);
-  await take('context', `/logs?${scope}&from=now-15m&q=promote`, async (page) => {
+  await take('logs', `/logs?${scope}&from=now-10m&f=event!%3Dhb_leader&f=event!%3Dhb_replica`);
+  await take('context', `/logs?${scope}&from=now-10m&q=promote`, async (page) => {
     await page.locator('button.line').first().click();
     await page.getByRole('button', { name: 'All members at this time' }).click();
     await page.locator('.context [aria-current="true"]').waitFor();
