@@ -8,7 +8,7 @@ export PATH := $(PATH):$(or $(DARAJI_LAB_HOME),/opt/daraji-lab)/bin
 # The lab makes network namespaces.
 as_root := $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: demo test test-rust test-ui test-lab install ui
+.PHONY: demo test test-rust test-ui test-lab install pictures ui
 
 demo:
 	tests/lab/demo
@@ -28,8 +28,14 @@ test-ui:
 
 test-lab:
 	cargo build --release
-	@echo 'acceptance: a real cluster, about 6 minutes'
-	$(as_root) tests/lab/acceptance --server target/release/daraji
+	@echo 'acceptance: a real cluster, about 10 minutes'
+	$(as_root) env "PATH=$$PATH" tests/lab/acceptance --server target/release/daraji
+
+# The README's pictures, from a real cluster with real faults: about 20 minutes.
+pictures:
+	cargo build --release
+	cd ui && npm ci --no-audit --no-fund
+	$(as_root) env "PATH=$$PATH" tests/lab/acceptance --server target/release/daraji --name orders --pictures
 
 ui:
 	cd ui && npm ci --no-audit --no-fund && npm run build

@@ -3,8 +3,8 @@
 // DARAJI_URL    run against this server; without it a fixture server of our own is started. Tests of states that only the
 //               fixture can produce are then skipped.
 // DARAJI_TOKEN  sign in with this token first.
-// CHROMIUM      path of the browser, when it is not at one of the usual places.
-// SCREENSHOTS=1 write docs/images/*.png.
+// CHROMIUM      path of the browser, when it is not in the PATH.
+// SCREENSHOTS=1 write docs/images/*.png (live.test.mjs).
 import assert from 'node:assert/strict';
 import { existsSync, mkdirSync, readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
@@ -16,7 +16,8 @@ const ROOT = fileURLToPath(new URL('../..', import.meta.url));
 const require = createRequire(join(ROOT, 'ui', 'package.json'));
 const { chromium } = require('playwright-core');
 const AXE = readFileSync(require.resolve('axe-core/axe.min.js'), 'utf8');
-const BROWSERS = [process.env.CHROMIUM, '/usr/bin/chromium', '/usr/bin/chromium-browser', '/usr/bin/google-chrome'];
+const PROGRAMS = ['chromium', 'chromium-browser', 'google-chrome'];
+const BROWSERS = [process.env.CHROMIUM, ...(process.env.PATH ?? '').split(':').concat('/usr/bin').flatMap((folder) => PROGRAMS.map((program) => join(folder, program)))];
 
 export const REAL = process.env.DARAJI_URL ?? null;
 export const fixtureOnly = { skip: REAL ? 'needs the fixture server' : false };

@@ -45,6 +45,16 @@ test('cluster: topology and its table, lanes, lock, evidence of a fact, charts',
   assert.match(await card.innerText(), /Patroni REST|PostgreSQL|DCS key/);
   await page.keyboard.press('Escape');
   await card.waitFor({ state: 'detached' });
+  await page.getByRole('button', { name: /^timeline/ }).focus();
+  await card.waitFor();
+  assert.match(await card.innerText(), new RegExp(`Timeline[\\s\\S]*${cluster.members[0].name}[\\s\\S]*(now|ago)`));
+  await page.keyboard.press('Escape');
+  if (cluster.lock?.owner) {
+    await page.getByRole('region', { name: 'DCS' }).getByRole('button', { name: cluster.lock.owner, exact: true }).first().focus();
+    await card.getByText('Leader key').waitFor();
+    assert.match(await card.innerText(), /DCS keys[\s\S]*revision[\s\S]*(now|ago)/);
+    await page.keyboard.press('Escape');
+  }
   await page.getByRole('group', { name: 'Topology view' }).getByRole('button', { name: 'Table' }).click();
   await page.getByRole('columnheader', { name: 'Replicates from' }).waitFor();
   assert.equal(param(page, 'view'), 'table');
@@ -96,7 +106,7 @@ test('logs: search, histogram, facets, a row with its fields and context', async
   await page.locator('button.line').first().waitFor();
   await page.getByRole('img', { name: /^Lines over time/ }).waitFor();
 
-  // A facet narrows; the same click again widens.
+  // A facet narrows, or leaves out; removing the filter widens again.
   const facets = page.getByRole('complementary', { name: 'Facets' });
   const source = facets.getByRole('region', { name: 'source' }).locator('button.value').first();
   await source.waitFor();
@@ -108,10 +118,19 @@ test('logs: search, histogram, facets, a row with its fields and context', async
   await page.getByRole('button', { name: `Remove filter source ${value}` }).click();
   await page.waitForFunction(() => !new URLSearchParams(location.search).has('f'));
 
+  await settled(page);
+  await source.hover();
+  await facets.getByRole('button', { name: `Exclude source ${value}`, exact: true }).click();
+  await page.waitForFunction((v) => new URLSearchParams(location.search).getAll('f').includes(`source!=${v}`), value);
+  await settled(page);
+  await page.waitForFunction((v) => ![...document.querySelectorAll('button.line .source')].some((s) => s.textContent === v), value);
+  await page.getByRole('button', { name: `Remove filter source ${value}` }).click();
+  await page.waitForFunction(() => !new URLSearchParams(location.search).has('f'));
+
   // A row opens in place, and its fields filter.
   await settled(page);
   await page.locator('button.line').first().click();
-  await page.locator('.detail').getByRole('button', { name: /^Exclude severity/ }).waitFor();
+  await page.locator('.detail').getByRole('button', { name: /^Exclude severity / }).waitFor();
   assert.ok(param(page, 'row'));
   await page.getByRole('button', { name: /^20 lines around/ }).click();
   await page.locator('.context [aria-current="true"]').waitFor();

@@ -28,7 +28,7 @@ test('split brain is an alarm that names both members', fixtureOnly, async () =>
   const alarm = page.getByRole('alert');
   await alarm.waitFor();
   assert.match(await alarm.innerText(), /Split brain confirmed[\s\S]*pg1 and pg\d/);
-  await page.getByText(/were primary at once/).waitFor();
+  await page.getByText(/accepted writes at the same time/).waitFor();
 });
 
 test('without DCS quorum the lock is shown as last known, with its age, and no leader as current', fixtureOnly, async () => {

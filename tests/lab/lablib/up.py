@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from . import down, model, net, probe, proc, settings
-from .base import HOME, EndedAtOnce, LabError, Progress, run, tail, wait_for
+from .base import HOME, STATE_ROOT, EndedAtOnce, LabError, Progress, run, tail, wait_for
 from .model import HAPROXY_METRICS_PORT, MONITOR, PATRONI_PORT, PGBOUNCER_PORT, POSTGRES_PORT, SERVER_PORT
 
 DATA_MEGABYTES = 900
@@ -221,10 +221,28 @@ def start_daraji(lab, progress):
     progress.say("daraji server: ready")
     if lab.options["agents"]:
         for member in lab.members:
-            proc.start(lab, member, "agent", [program, "agent", "--config", lab.dir / f"agent-{member}.yml"], user="root")
+            command = [program, "agent", "--config", lab.dir / f"agent-{member}.yml"]
+            proc.start(lab, member, "agent", own_mounts(lab, member) + command, user="root")
         for member in lab.members:
             proc.must_stay(lab, member, "agent", seconds=0.5)
         progress.say(f"daraji agents on {', '.join(lab.members)}")
+
+
+# $0 is the host's own file system, $1 the folder of all labs; the rest is the program. The mounts go in its namespace only.
+UNMOUNT_OTHERS = (
+    'for at in $(cut -d" " -f2 /proc/self/mounts); do case $at in "$0") ;; /run/netns|"$1"/*) umount --lazy "$at" ;; esac; done; '
+    'shift; exec "$@"')
+
+
+def own_mounts(lab, member):
+    """The start of a command that sees the file systems of its own host, not those of the other hosts and labs.
+
+    Without it a full disk of one member is reported by the agents of all, also by those of the lab beside it.
+    """
+    if not lab.netns(member):
+        return []
+    return ["unshare", "--mount", "--propagation", "private", "sh", "-c", UNMOUNT_OTHERS,
+            lab.host_dir(member) / "data", STATE_ROOT]
 
 
 def loopback_port(lab):

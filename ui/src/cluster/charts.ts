@@ -34,7 +34,8 @@ export const CLUSTER_CHARTS: ChartSpec[] = [
   },
   {
     id: 'connections', title: 'Connections by state', unit: 'count', stacked: true,
-    queries: [{ expr: (s, r) => `sum by (state) (last_over_time(pg_stat_activity_count{${s}}[${r}]))` }],
+    // Background processes have no state: they are not connections.
+    queries: [{ expr: (s, r) => `sum by (state) (last_over_time(pg_stat_activity_count{${s}, state!=""}[${r}]))` }],
     empty: 'No statistics from PostgreSQL yet.',
   },
   {
@@ -44,10 +45,10 @@ export const CLUSTER_CHARTS: ChartSpec[] = [
     empty: 'No WAL position yet.',
   },
   {
-    id: 'checkpoints', title: 'Checkpoints', unit: 'count',
+    id: 'checkpoints', title: 'Checkpoints per minute', unit: 'count',
     queries: [
-      { label: 'timed', expr: (s, r) => `sum(increase(pg_stat_bgwriter_checkpoints_timed_total{${s}}[${r}])) or sum(increase(pg_stat_checkpointer_num_timed_total{${s}}[${r}]))` },
-      { label: 'requested', expr: (s, r) => `sum(increase(pg_stat_bgwriter_checkpoints_req_total{${s}}[${r}])) or sum(increase(pg_stat_checkpointer_num_requested_total{${s}}[${r}]))` },
+      { label: 'timed', expr: (s, r) => `60 * (sum(rate(pg_stat_bgwriter_checkpoints_timed_total{${s}}[${r}])) or sum(rate(pg_stat_checkpointer_num_timed_total{${s}}[${r}])))` },
+      { label: 'requested', expr: (s, r) => `60 * (sum(rate(pg_stat_bgwriter_checkpoints_req_total{${s}}[${r}])) or sum(rate(pg_stat_checkpointer_num_requested_total{${s}}[${r}])))` },
     ],
     empty: 'No checkpointer statistics yet.',
   },

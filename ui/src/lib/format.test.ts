@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { age, bytes, count, labelText, plural, span, value } from './format';
+import { age, bytes, count, innermost, labelText, plural, span, value } from './format';
 import { fuzzy } from './fuzzy';
 
 describe('numbers with units', () => {
@@ -33,4 +33,11 @@ describe('fuzzy search', () => {
     expect(fuzzy('prod', 'orders-prod')).toBeGreaterThan(fuzzy('prod', 'reproduce'));
     expect(fuzzy('xyz', 'orders')).toBe(0);
   });
+});
+
+it.each([
+  ['request to http://h:2379/health failed: client error (Connect): tcp connect error: Connection refused (os error 111)', 'Connection refused'],
+  ['RAFT NO LEADER', 'RAFT NO LEADER'], ['', ''],
+])('the innermost reason of %s', (error, reason) => {
+  expect(innermost(error)).toBe(reason);
 });

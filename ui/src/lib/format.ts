@@ -84,6 +84,9 @@ export function labelText(labels: Record<string, string>, hide: string[] = []): 
   return shown.length ? `{${shown.map(([k, v]) => `${k}="${v}"`).join(', ')}}` : '{}';
 }
 
+/** The innermost reason of an error told as a chain: `request to X failed: … : Connection refused (os error 111)` → `Connection refused`. */
+export const innermost = (error: string): string => (error.split(': ').pop() ?? error).replace(/ \(os error \d+\)$/, '') || error;
+
 export function plural(n: number, one: string, many = `${one}s`): string {
   return `${integer(n)} ${n === 1 ? one : many}`;
 }

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
-import type { PromSeries } from '../api/types';
-import { dualPrimary, roleLanes } from './lanes';
+import type { Event, PromSeries } from '../api/types';
+import { dualPrimary, roleLanes, splitBrains } from './lanes';
 
 const series = (member: string, role: string, ...at: number[]): PromSeries => ({ metric: { member, role }, values: at.map((t) => [t, '1']) });
 const w = { from: 0, to: 100_000 };
@@ -33,5 +33,16 @@ describe('two primaries', () => {
   it('does not call a handover an overlap', () => {
     const lanes = roleLanes([series('pg1', 'primary', 0, 10), series('pg2', 'primary', 20, 30)], 10_000, w);
     expect(dualPrimary(lanes)).toEqual([]);
+  });
+});
+
+describe('split brains as told', () => {
+  const e = (s: number, event: string, members?: string) => ({ time: new Date(s * 1000).toISOString(), event, fields: members ? { members } : {} }) as unknown as Event;
+  it('pairs beginning and end, and leaves the last one open', () => {
+    const newestFirst = [e(90, 'split_brain_confirmed', 'c,d'), e(40, 'split_brain_ended'), e(20, 'leader_changed'), e(10, 'split_brain_confirmed', 'a,b')];
+    expect(splitBrains(newestFirst)).toEqual([{ from: 10_000, to: 40_000, members: ['a', 'b'] }, { from: 90_000, to: null, members: ['c', 'd'] }]);
+  });
+  it('ignores an end without a beginning', () => {
+    expect(splitBrains([e(5, 'split_brain_ended')])).toEqual([]);
   });
 });

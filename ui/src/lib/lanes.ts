@@ -1,5 +1,5 @@
 // Turns samples of `daraji_member_role` into one lane of segments per member. Pure.
-import type { PromSeries, Role } from '../api/types';
+import type { Event, PromSeries, Role } from '../api/types';
 import type { Window } from './time';
 
 export interface Segment {
@@ -74,4 +74,15 @@ export function dualPrimary(lanes: Lane[]): { from: number; to: number; members:
     }
   }
   return out;
+}
+
+/** Split brains as the judge told them, oldest first; one that has not ended has no `to`. */
+export function splitBrains(events: Event[]): { from: number; to: number | null; members: string[] }[] {
+  const out: { from: number; to: number | null; members: string[] }[] = [];
+  for (const e of [...events].sort((a, b) => (a.time < b.time ? -1 : 1))) {
+    const last = out[out.length - 1];
+    if (e.event === 'split_brain_confirmed') out.push({ from: Date.parse(e.time), to: null, members: String(e.fields?.members ?? '').split(',').filter(Boolean) });
+    else if (e.event === 'split_brain_ended' && last && last.to === null) last.to = Date.parse(e.time);
+  }
+  return out.filter((s) => s.members.length > 1);
 }

@@ -1,5 +1,6 @@
 // Numbers beside the navigation: firing alerts and open incidents, refreshed slowly and whenever something happened.
-import { api, prometheus } from '../api/client';
+import { alertmanager, api, prometheus } from '../api/client';
+import { fromAlertmanager } from '../lib/alerts';
 import { live } from './live.svelte';
 
 const EVERY_MS = 15_000;
@@ -10,8 +11,12 @@ class Counts {
   openByCluster = $state.raw<Map<string, number>>(new Map());
 
   async load(): Promise<void> {
-    const [alerts, incidents] = await Promise.allSettled([prometheus.alerts(), api.incidents({})]);
-    if (alerts.status === 'fulfilled') this.firing = alerts.value.filter((a) => a.state === 'firing').length;
+    const [alerts, muted, incidents] = await Promise.allSettled([prometheus.alerts(), alertmanager.alerts(), api.incidents({})]);
+    if (alerts.status === 'fulfilled') {
+      // The same alerts as the Alerts page lists as firing.
+      const others = muted.status === 'fulfilled' ? fromAlertmanager(alerts.value, muted.value) : [];
+      this.firing = alerts.value.filter((a) => a.state === 'firing').length + others.length;
+    }
     if (incidents.status === 'fulfilled') {
       const open = incidents.value.filter((i) => i.state !== 'settled');
       const by = new Map<string, number>();

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import type { AmAlert, PromAlert } from '../api/types';
-import { byCluster, fromAlertmanager, joinAlerts, matcherText, mutes } from './model';
+import { byCluster, fromAlertmanager, joinAlerts, matcherText, mutes } from './alerts';
 
 const own = (alertname: string, cluster: string, severity: string, state: 'firing' | 'pending' = 'firing'): PromAlert =>
   ({ labels: { alertname, cluster, severity }, annotations: {}, state, activeAt: '2026-01-01T00:00:00Z', value: '1' });
