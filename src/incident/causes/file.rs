@@ -85,7 +85,7 @@ pub enum Around {
 /// How a sign is looked up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Look {
-    /// Lines that pass any of the expressions.
+    /// Lines that pass any of the expressions: so many of each of so many members.
     Lines { any_of: Vec<String>, at_least: usize, members: usize, absent: bool },
     /// A stream that wrote regularly and then nothing for at least this long, while others wrote on.
     Silence { selector: String, at_least: Duration },

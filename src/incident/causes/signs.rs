@@ -1,7 +1,7 @@
 //! Looking signs up: proven with the records that prove it, not found though it would have been seen, or not observed
 //! because its source was not there. The last is never taken for absence.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::model::incident::Evidence;
@@ -22,7 +22,7 @@ const TEXT_CHARS_MAX: usize = 300;
 /// A silence is longer than this many of the stream's usual pauses.
 const PAUSES: f64 = 1.8;
 /// Pauses that are needed to know which are usual.
-const PAUSES_MIN: usize = 3;
+const PAUSES_MIN: usize = 2;
 const SAMPLE_STEP: Duration = Duration::from_secs(5);
 const SAMPLES_TIMEOUT: Duration = Duration::from_millis(500);
 
@@ -101,8 +101,11 @@ impl Search<'_> {
             hits.extend(self.hits(&expr));
             streams.extend(self.streams(&expr.matchers));
         }
-        let told_by: BTreeSet<&str> = hits.iter().filter_map(|index| member_of(self.scene.records.get(*index)?)).collect();
-        let enough = hits.len() >= at_least && told_by.len() >= members;
+        let mut lines_of: BTreeMap<&str, usize> = BTreeMap::new();
+        for record in hits.iter().filter_map(|index| self.scene.records.get(*index)) {
+            *lines_of.entry(member_of(record)).or_default() += 1;
+        }
+        let enough = lines_of.values().filter(|lines| **lines >= at_least).count() >= members;
         let flowing: BTreeSet<&str> =
             streams.iter().filter(|(_, pulse)| self.flows(pulse)).map(|((_, member), _)| member.as_str()).collect();
         if enough {
@@ -172,7 +175,7 @@ impl Search<'_> {
         shown.extend(all.get(SHOWN_MAX - 1..).and_then(<[_]>::last).copied());
         let evidence = shown.into_iter().map(|record| {
             let source = record.stream.get("source").unwrap_or("");
-            let member = member_of(record).unwrap_or("");
+            let member = member_of(record);
             let cluster = self.bindings.get(Variable::Cluster).unwrap_or("");
             let text = if member.is_empty() { shorten(&record.line) } else { format!("{member}: {}", shorten(&record.line)) };
             self.evidence(source, record.at, text, links::logs(cluster, member, source, record.at))
@@ -273,11 +276,11 @@ fn usual_pause(pulse: &Pulse, opened_at: Timestamp) -> Option<Duration> {
         return None;
     }
     pauses.sort();
-    pauses.get(pauses.len() / 2).copied()
+    pauses.get((pauses.len() - 1) / 2).copied()
 }
 
-fn member_of(record: &LogRecord) -> Option<&str> {
-    record.stream.get("member").or(Some(""))
+fn member_of(record: &LogRecord) -> &str {
+    record.stream.get("member").unwrap_or("")
 }
 
 fn stream_name((source, member): &(String, String)) -> String {

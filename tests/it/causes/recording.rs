@@ -12,7 +12,7 @@ use daraji::collect::logs::time::ZoneSetting;
 use daraji::model::{LogRecord, Timestamp};
 
 /// All records of a folder, in order of time.
-pub fn read(folder: &Path, cluster: &str) -> Vec<LogRecord> {
+pub(super) fn read(folder: &Path, cluster: &str) -> Vec<LogRecord> {
     let mut records = Vec::new();
     let mut paths: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     paths.sort();
