@@ -5,11 +5,12 @@ use std::process::ExitCode;
 use clap::Args;
 use serde_json::Value;
 
-use super::client::{Client, ServerArgs, percent_encode};
+use super::client::{Client, ServerArgs};
 use super::{Output, print_csv, print_table, say};
 use crate::model::Event;
 use crate::model::cluster::{Cluster, Health};
 use crate::platform::clock::Clock;
+use crate::platform::http_client::percent_encode;
 
 #[derive(Debug, Args)]
 #[command(after_help = "Exit code 1 means that a cluster is critical or has a critical incident open.")]
