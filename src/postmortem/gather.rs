@@ -224,9 +224,7 @@ impl Survey {
             .collect();
         let mut parts = Vec::new();
         let mut readings = BTreeMap::new();
-        for (((index, facts), (member, zone)), copy) in
-            surveyed.iter().zip(members.iter().zip(&zones)).zip(&copies)
-        {
+        for (((index, facts), (member, zone)), copy) in surveyed.iter().zip(members.iter().zip(&zones)).zip(&copies) {
             let Some(file) = files.get(*index) else { continue };
             let ahead_seconds = ahead.get(member.value.as_str()).copied().unwrap_or(0.0);
             let zone_seconds = zone.as_ref().map_or(0, |zone| zone.value);

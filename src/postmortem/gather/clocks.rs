@@ -123,6 +123,8 @@ struct Pair {
     high: f64,
     /// Which happening on the second host.
     which: usize,
+    /// Happenings that cannot be mistaken for another one count twice.
+    weight: usize,
 }
 
 /// What two hosts agree on: the second clock minus the first.
@@ -190,7 +192,7 @@ fn both_see(a: &[Mark], b: &[Mark], pairs: &mut Vec<Pair>) {
     for (which, mark) in known(b).iter().enumerate() {
         for other in known(a).iter().filter(|other| other.key == mark.key) {
             let delta = seconds_between(mark.at, other.at);
-            push(pairs, Pair { low: delta - HEARTBEATS, high: delta + HEARTBEATS, which });
+            push(pairs, Pair { low: delta - HEARTBEATS, high: delta + HEARTBEATS, which, weight: 1 });
         }
     }
 }
@@ -198,7 +200,12 @@ fn both_see(a: &[Mark], b: &[Mark], pairs: &mut Vec<Pair>) {
 /// A receiver says that it streams just after its sender let it in. `sign` is -1 when the receiver is the first host.
 fn sends_to(sender: &[Mark], (name, receiver): (&str, &[Mark]), sign: f64, pairs: &mut Vec<Pair>) {
     let started = receiver.iter().enumerate().filter(|(_, mark)| mark.what == Happening::WalReceiveStarted);
+    let count = |marks: &[Mark], what: Happening, key: &str| {
+        marks.iter().filter(|mark| mark.what == what && mark.key == key).count()
+    };
     for (which, mark) in started {
+        let is_alone = count(receiver, Happening::WalReceiveStarted, &mark.key) == 1
+            && count(sender, Happening::WalSendStarted, &mark.key) == 1;
         for other in sender.iter().filter(|other| other.who == name) {
             let (takes, is_same) = match other.what {
                 Happening::WalSendStarted => (0.5, other.key == mark.key),
@@ -211,7 +218,8 @@ fn sends_to(sender: &[Mark], (name, receiver): (&str, &[Mark]), sign: f64, pairs
             }
             let (low, high) = (delta - takes, delta + 0.05);
             let (low, high) = if sign < 0.0 { (-high, -low) } else { (low, high) };
-            push(pairs, Pair { low, high, which: which + 1_000_000 * usize::from(sign < 0.0) });
+            let weight = 1 + usize::from(is_alone && !other.key.is_empty());
+            push(pairs, Pair { low, high, which: which + 1_000_000 * usize::from(sign < 0.0), weight });
         }
     }
 }
@@ -229,11 +237,19 @@ fn agree(mut pairs: Vec<Pair>) -> Option<Apart> {
     let group = |from: f64| -> Vec<Pair> {
         pairs.iter().filter(|pair| (0.0..=AGREE_SECONDS).contains(&(middle(pair) - from))).copied().collect()
     };
-    let count = |group: &[Pair]| group.iter().map(|pair| pair.which).collect::<BTreeSet<_>>().len();
+    let count = |group: &[Pair]| {
+        let mut weights: BTreeMap<usize, usize> = BTreeMap::new();
+        for pair in group {
+            let weight = weights.entry(pair.which).or_default();
+            *weight = pair.weight.max(*weight);
+        }
+        weights.values().sum::<usize>()
+    };
     let zero: Vec<Pair> = pairs.iter().filter(|pair| pair.low <= 0.0 && pair.high >= 0.0).copied().collect();
-    let best = pairs.iter().map(|pair| group(middle(pair))).max_by_key(|group| {
-        (count(group), std::cmp::Reverse(group.first().map_or(0, |pair| pair.low.abs() as u64)))
-    })?;
+    let best = pairs
+        .iter()
+        .map(|pair| group(middle(pair)))
+        .max_by_key(|group| (count(group), std::cmp::Reverse(group.first().map_or(0, |pair| pair.low.abs() as u64))))?;
     let chosen = if 2 * count(&zero) >= count(&best) { zero } else { best };
     let low = chosen.iter().map(|pair| pair.low).fold(f64::NEG_INFINITY, f64::max);
     let high = chosen.iter().map(|pair| pair.high).fold(f64::INFINITY, f64::min);
@@ -309,7 +325,7 @@ mod tests {
     use super::*;
 
     fn pair(low: f64, high: f64, which: usize) -> Pair {
-        Pair { low, high, which }
+        Pair { low, high, which, weight: 1 }
     }
 
     #[test]

@@ -54,7 +54,8 @@ impl Cutter {
             visit(started, record)?;
             started = self.line;
         }
-        self.started = if self.assembler.is_empty() { None } else { Some(if has_records { self.line } else { started }) };
+        self.started =
+            if self.assembler.is_empty() { None } else { Some(if has_records { self.line } else { started }) };
         self.line += u64::from(piece.ends_with(b"\n"));
         ControlFlow::Continue(())
     }
@@ -81,7 +82,16 @@ mod tests {
             2026-11-23 05:46:40,252 INFO: c";
         let etcd = "{}\n\n{\"a\":1}\n";
         for (format, text, expected) in [
-            (Format::Patroni, patroni, vec![(1, "x\n"), (3, "2026-11-23 05:46:38,252 INFO: a\nTraceback\n  more"), (6, "2026-11-23 05:46:39,252 INFO: b\n"), (8, "2026-11-23 05:46:40,252 INFO: c")]),
+            (
+                Format::Patroni,
+                patroni,
+                vec![
+                    (1, "x\n"),
+                    (3, "2026-11-23 05:46:38,252 INFO: a\nTraceback\n  more"),
+                    (6, "2026-11-23 05:46:39,252 INFO: b\n"),
+                    (8, "2026-11-23 05:46:40,252 INFO: c"),
+                ],
+            ),
             (Format::Etcd, etcd, vec![(1, "{}"), (3, "{\"a\":1}")]),
         ] {
             let mut found = Vec::new();

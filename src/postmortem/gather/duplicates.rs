@@ -93,9 +93,7 @@ pub(super) fn find(
     };
     let mut order: Vec<usize> = (0..surveyed.len()).collect();
     // The longer one of the better format first.
-    order.sort_by_key(|at| {
-        surveyed.get(*at).map(|(_, facts)| (rank(facts), std::cmp::Reverse(facts.records), *at))
-    });
+    order.sort_by_key(|at| surveyed.get(*at).map(|(_, facts)| (rank(facts), std::cmp::Reverse(facts.records), *at)));
     let mut copies: Vec<Option<Copy>> = vec![None; surveyed.len()];
     let mut kept: BTreeSet<usize> = BTreeSet::new();
     for at in order {
@@ -107,7 +105,10 @@ pub(super) fn find(
                 && zone(at) == zone(**other);
             let range = (facts.first_at.max(known.first_at), facts.last_at.min(known.last_at));
             let (common, all) = facts.sketch.common(&known.sketch, range);
-            same_place && range.0 <= range.1 && common >= COMMON_MIN.min(all.max(1)) && common as f64 >= SHARE * all as f64
+            same_place
+                && range.0 <= range.1
+                && common >= COMMON_MIN.min(all.max(1))
+                && common as f64 >= SHARE * all as f64
         };
         let original = kept.iter().find(same_log).copied();
         let copy = original.and_then(|original| {

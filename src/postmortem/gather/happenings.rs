@@ -60,7 +60,10 @@ pub(super) struct Names {
 }
 
 static SCOPE: LazyLock<Option<Regex>> = LazyLock::new(|| {
-    Regex::new(r"/[\w-]+/(?P<scope>[\w.-]+)/(?:leader|members/|status|failover|history|sync|initialize|optime|failsafe)").ok()
+    Regex::new(
+        r"/[\w-]+/(?P<scope>[\w.-]+)/(?:leader|members/|status|failover|history|sync|initialize|optime|failsafe)",
+    )
+    .ok()
 });
 static APPLICATION: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r"application_name=(\S+)").ok());
 static START_REPLICATION: LazyLock<Option<Regex>> =

@@ -15,9 +15,42 @@ use super::{Certainty, Finding, GatherOptions, Note};
 
 /// Words in names of files and folders that name no host.
 const COMMON_WORDS: &[&str] = &[
-    "log", "logs", "var", "tmp", "postgresql", "postgres", "pg", "pg_log", "pglog", "pgdata", "data", "main", "patroni", "etcd",
-    "haproxy", "pgbouncer", "repmgr", "repmgrd", "syslog", "messages", "journal", "kern", "kernel", "dmesg", "daemon", "system", "csv",
-    "json", "txt", "out", "gz", "old", "current", "start", "server", "stderr", "db",
+    "log",
+    "logs",
+    "var",
+    "tmp",
+    "postgresql",
+    "postgres",
+    "pg",
+    "pg_log",
+    "pglog",
+    "pgdata",
+    "data",
+    "main",
+    "patroni",
+    "etcd",
+    "haproxy",
+    "pgbouncer",
+    "repmgr",
+    "repmgrd",
+    "syslog",
+    "messages",
+    "journal",
+    "kern",
+    "kernel",
+    "dmesg",
+    "daemon",
+    "system",
+    "csv",
+    "json",
+    "txt",
+    "out",
+    "gz",
+    "old",
+    "current",
+    "start",
+    "server",
+    "stderr",
 ];
 
 /// The member of each part.
@@ -99,13 +132,7 @@ impl Known {
         Self { has_roots: roots.len() > 1, members, addresses, etcd_ids }
     }
 
-    fn member(
-        &self,
-        file: &LogFile,
-        facts: &Facts,
-        options: &GatherOptions,
-        notes: &mut Vec<Note>,
-    ) -> Finding<String> {
+    fn member(&self, file: &LogFile, facts: &Facts, options: &GatherOptions, notes: &mut Vec<Note>) -> Finding<String> {
         if let Some((pattern, name)) = options.members.iter().find(|(pattern, _)| is_meant(pattern, file, facts)) {
             return finding(name, Certainty::Given, &format!("--member {pattern}={name}"));
         }
@@ -117,15 +144,19 @@ impl Known {
             let text = format!("{}, although its name says {name}; --member {name}=… settles it", contents.why);
             notes.push(Note::file(&file.path, text));
         }
-        by_contents.or_else(|| by_name.map(|name| {
-            finding(&name, Certainty::Likely, "the name of the file or its folder")
-        })).unwrap_or_else(|| match self.place(file, facts) {
-            Some(place) if facts.key.host.is_empty() => {
-                finding(&place, Certainty::Assumed, "the name of the file or its folder; no log says who this is")
-            }
-            Some(place) => finding(&place, Certainty::Assumed, "the host in the lines; no log says which member it is"),
-            None => finding("unknown", Certainty::Assumed, "nothing tells whose log this is; --member GLOB=NAME does"),
-        })
+        by_contents
+            .or_else(|| by_name.map(|name| finding(&name, Certainty::Likely, "the name of the file or its folder")))
+            .unwrap_or_else(|| match self.place(file, facts) {
+                Some(place) if facts.key.host.is_empty() => {
+                    finding(&place, Certainty::Assumed, "the name of the file or its folder; no log says who this is")
+                }
+                Some(place) => {
+                    finding(&place, Certainty::Assumed, "the host in the lines; no log says which member it is")
+                }
+                None => {
+                    finding("unknown", Certainty::Assumed, "nothing tells whose log this is; --member GLOB=NAME does")
+                }
+            })
     }
 
     fn by_contents(&self, facts: &Facts) -> Option<Finding<String>> {
@@ -139,9 +170,10 @@ impl Known {
         {
             return Some(finding(name, Certainty::Certain, &format!("etcd's member {id} is {name}")));
         }
-        let votes = names.own_addresses.iter().filter_map(|(address, count)| {
-            Some((self.addresses.get(address)?, *count, *address))
-        });
+        let votes = names
+            .own_addresses
+            .iter()
+            .filter_map(|(address, count)| Some((self.addresses.get(address)?, *count, *address)));
         let (name, _, address) = votes.max_by_key(|(_, count, _)| *count)?;
         let why = format!("Patroni reaches it as {address}, which is {name}'s address");
         Some(finding(name, Certainty::Certain, &why))
@@ -198,11 +230,12 @@ fn has_word(name: &str, word: &str) -> bool {
 
 /// Whether a name says nothing about a host: a program, a date, a number.
 fn is_common(name: &str) -> bool {
-    name.to_ascii_lowercase().split(['.', '_', '-']).all(|word| {
+    name.split(['.', '_', '-']).all(|word| {
         word.is_empty()
-            || COMMON_WORDS.contains(&word)
+            || COMMON_WORDS.contains(&word.to_ascii_lowercase().as_str())
             || word.bytes().all(|byte| byte.is_ascii_digit() || matches!(byte, b'T' | b't' | b'Z' | b'z' | b':'))
-            || ["mon", "tue", "wed", "thu", "fri", "sat", "sun"].contains(&word)
+            // As `%a` of `log_filename` writes them.
+            || ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"].contains(&word)
     })
 }
 
@@ -266,6 +299,7 @@ mod tests {
             ("patroni.log.1.gz", true),
             ("pg1", false),
             ("db-3", false),
+            ("mon", false),
             ("15", true),
         ] {
             assert_eq!(is_common(name), expected, "{name}");

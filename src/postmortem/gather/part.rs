@@ -164,8 +164,7 @@ fn pieces(
                 visit(Piece { line: one.line, key, format: one.format, raw: one.raw, envelope }, read_bytes())
             };
             // Every line is a record here, as it is in etcd's log.
-            let mut flow =
-                cut(bytes, Format::Etcd, None, &mut |line, raw| unwrapper.feed(line, &raw, &mut give))?;
+            let mut flow = cut(bytes, Format::Etcd, None, &mut |line, raw| unwrapper.feed(line, &raw, &mut give))?;
             if flow.is_continue() {
                 flow = unwrapper.finish(&mut give);
             }
@@ -187,7 +186,13 @@ struct Maker {
 }
 
 impl Maker {
-    fn new(key: &PartKey, format: Format, (cluster, member): (&str, &str), zone: ZoneSetting, kind: &Kind) -> Option<Self> {
+    fn new(
+        key: &PartKey,
+        format: Format,
+        (cluster, member): (&str, &str),
+        zone: ZoneSetting,
+        kind: &Kind,
+    ) -> Option<Self> {
         let source = LogSource {
             source: key.source.clone(),
             path: Path::new("").to_owned(),
@@ -210,9 +215,8 @@ impl Maker {
     fn make(&mut self, file: &LogFile, piece: &Piece) -> (LogRecord, bool) {
         let last_at = piece.envelope.as_ref().map(|(at, _)| *at).or(self.last_at);
         let context = |now| Context { zone: self.stream.zone, last_at, now };
-        let record_at = |now| {
-            self.stream.to_record(&piece.raw, piece.format, (self.prefix.as_ref(), &file.path), context(now))
-        };
+        let record_at =
+            |now| self.stream.to_record(&piece.raw, piece.format, (self.prefix.as_ref(), &file.path), context(now));
         let mut record = record_at(Timestamp::MAX);
         let mut has_time = record.at < NO_TIME;
         if !has_time {

@@ -47,7 +47,9 @@ fn pattern(text: &str) -> Option<Regex> {
 
 /// What follows the time: host, program, pid. RFC 5424 has more words between.
 static TAG: LazyLock<Option<Regex>> = LazyLock::new(|| {
-    pattern(r"^ (?:(?P<host>[\w.:-]*[\w.-]) )?(?P<program>[A-Za-z_(][\w./@()-]*)(?:\[(?P<pid>\d+)\])?: (?P<message>(?s).*)$")
+    pattern(
+        r"^ (?:(?P<host>[\w.:-]*[\w.-]) )?(?P<program>[A-Za-z_(][\w./@()-]*)(?:\[(?P<pid>\d+)\])?: (?P<message>(?s).*)$",
+    )
 });
 static TAG_5424: LazyLock<Option<Regex>> = LazyLock::new(|| {
     pattern(r"^ (?P<host>\S+) (?P<program>\S+) (?P<pid>\S+) \S+ (?:-|(?:\[[^\]]*\])+) ?(?P<message>(?s).*)$")
@@ -82,6 +84,10 @@ pub(super) fn syslog(line: &str, zone: ZoneSetting, now: Timestamp) -> Option<En
     }?;
     let found = tag.as_ref()?.captures(rest.get(time.length..)?)?;
     let text = |name| found.name(name).map_or("", |value| value.as_str());
+    // Others than syslog write ISO times, too; but they name no host.
+    if bytes.get(10) == Some(&b'T') && text("host").is_empty() {
+        return None;
+    }
     let nil_is_empty = |text: &str| if text == "-" { String::new() } else { text.to_owned() };
     Some(Entry {
         at: time.at,
@@ -128,7 +134,8 @@ fn source_of(entry: &Entry) -> (&'static str, Format) {
     let program = entry.program.rsplit('/').next().unwrap_or("");
     // Patroni's unit writes what its PostgreSQL writes to stderr, too.
     let is_postgres = || {
-        let words = ["LOG:  ", "ERROR:  ", "FATAL:  ", "PANIC:  ", "WARNING:  ", "DETAIL:  ", "HINT:  ", "STATEMENT:  "];
+        let words =
+            ["LOG:  ", "ERROR:  ", "FATAL:  ", "PANIC:  ", "WARNING:  ", "DETAIL:  ", "HINT:  ", "STATEMENT:  "];
         words.iter().any(|word| entry.message.contains(word))
     };
     match program {
@@ -239,12 +246,30 @@ mod tests {
     fn envelopes() {
         let now = Timestamp::parse_rfc3339("2026-11-25T00:00:00Z").unwrap();
         for (line, expected) in [
-            ("Nov 23 05:47:02 pg1 patroni[812]: hello: x", Some(("2026-11-23T05:47:02.000Z", "pg1", "patroni", "812", "hello: x"))),
-            ("<132>Nov 23 05:47:02 haproxy[19819]: hello", Some(("2026-11-23T05:47:02.000Z", "", "haproxy", "19819", "hello"))),
-            ("Nov  3 05:47:02 pg1 kernel: [12.3] hello", Some(("2026-11-03T05:47:02.000Z", "pg1", "kernel", "", "[12.3] hello"))),
-            ("2026-11-23T05:47:02.440289+01:00 pg1 systemd[1]: Stopping x.", Some(("2026-11-23T04:47:02.440289Z", "pg1", "systemd", "1", "Stopping x."))),
-            ("2026-11-23T05:47:02+0100 pg1 systemd[1]: x", Some(("2026-11-23T04:47:02.000Z", "pg1", "systemd", "1", "x"))),
-            ("<129>1 2026-11-23T05:47:02.440289Z proxy1 haproxy 19819 - - hello", Some(("2026-11-23T05:47:02.440289Z", "proxy1", "haproxy", "19819", "hello"))),
+            (
+                "Nov 23 05:47:02 pg1 patroni[812]: hello: x",
+                Some(("2026-11-23T05:47:02.000Z", "pg1", "patroni", "812", "hello: x")),
+            ),
+            (
+                "<132>Nov 23 05:47:02 haproxy[19819]: hello",
+                Some(("2026-11-23T05:47:02.000Z", "", "haproxy", "19819", "hello")),
+            ),
+            (
+                "Nov  3 05:47:02 pg1 kernel: [12.3] hello",
+                Some(("2026-11-03T05:47:02.000Z", "pg1", "kernel", "", "[12.3] hello")),
+            ),
+            (
+                "2026-11-23T05:47:02.440289+01:00 pg1 systemd[1]: Stopping x.",
+                Some(("2026-11-23T04:47:02.440289Z", "pg1", "systemd", "1", "Stopping x.")),
+            ),
+            (
+                "2026-11-23T05:47:02+0100 pg1 systemd[1]: x",
+                Some(("2026-11-23T04:47:02.000Z", "pg1", "systemd", "1", "x")),
+            ),
+            (
+                "<129>1 2026-11-23T05:47:02.440289Z proxy1 haproxy 19819 - - hello",
+                Some(("2026-11-23T05:47:02.440289Z", "proxy1", "haproxy", "19819", "hello")),
+            ),
             ("[Mon Nov 23 05:47:02 2026] hello", Some(("2026-11-23T05:47:02.000Z", "", "kernel", "", "hello"))),
             ("2026-11-23 05:46:38,252 INFO: no action", None),
             ("2026-11-23T05:46:58.895Z [INFO]  agent.server: x", None),
@@ -253,7 +278,8 @@ mod tests {
         ] {
             let entry = syslog(line, ZoneSetting::Fixed(0), now);
             let found = entry.as_ref().map(|e| (e.at.to_string(), &*e.host, &*e.program, &*e.pid, &*e.message));
-            let expected = expected.map(|(at, host, program, pid, message)| (at.to_owned(), host, program, pid, message));
+            let expected =
+                expected.map(|(at, host, program, pid, message)| (at.to_owned(), host, program, pid, message));
             assert_eq!(found, expected, "{line}");
         }
     }
@@ -291,7 +317,11 @@ mod tests {
         assert_eq!(
             found,
             [
-                (1, "patroni", "2026-11-23 05:47:02,001 ERROR: get_cluster\nTraceback (most recent call last):".to_owned()),
+                (
+                    1,
+                    "patroni",
+                    "2026-11-23 05:47:02,001 ERROR: get_cluster\nTraceback (most recent call last):".to_owned()
+                ),
                 (2, "postgresql", "2026-11-23 05:47:02.100 UTC [9] ERROR:  x\n\tmore".to_owned()),
                 (6, "patroni", "2026-11-23 05:47:03,001 INFO: y".to_owned()),
             ]
