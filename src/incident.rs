@@ -8,6 +8,7 @@
 //! stays merely degraded, such as one whose dead host is never repaired, settles after 10 minutes in which its leader
 //! took writes and nothing that opens an incident went on; what is still wrong then is told by its own alerts.
 
+pub mod causes;
 mod correlate;
 mod story;
 

@@ -1,6 +1,5 @@
 //! Talking to a running server.
 
-use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -9,7 +8,7 @@ use clap::Args;
 use serde_json::Value;
 
 use crate::model::Timestamp;
-use crate::platform::http_client::HttpClient;
+use crate::platform::http_client::{HttpClient, percent_encode};
 use crate::platform::secret::Secret;
 use crate::platform::units::parse_duration;
 
@@ -92,19 +91,6 @@ fn error_text(body: &Value) -> Option<String> {
     let error = body.get("error")?;
     let text = error.as_str().or_else(|| error.get("message")?.as_str())?;
     Some(text.to_owned())
-}
-
-/// Percent-encodes everything but unreserved characters.
-pub(super) fn percent_encode(text: &str) -> String {
-    text.bytes().fold(String::with_capacity(text.len()), |mut encoded, byte| {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            encoded.push(char::from(byte));
-        } else {
-            // Writing to a String cannot fail.
-            let _ok = write!(encoded, "%{byte:02X}");
-        }
-        encoded
-    })
 }
 
 /// A point in time as people give it: `now`, `2h` (ago), RFC 3339, or Unix seconds.

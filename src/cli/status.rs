@@ -5,7 +5,8 @@ use std::process::ExitCode;
 use clap::Args;
 use serde_json::Value;
 
-use super::client::{Client, ServerArgs, percent_encode};
+use super::client::{Client, ServerArgs};
+use crate::platform::http_client::percent_encode;
 use super::{Output, print_table, say};
 use crate::model::Event;
 use crate::model::cluster::{Cluster, Health};

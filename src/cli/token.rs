@@ -7,7 +7,8 @@ use anyhow::Context as _;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use super::client::{Client, ServerArgs, percent_encode};
+use super::client::{Client, ServerArgs};
+use crate::platform::http_client::percent_encode;
 use super::{print_table, say};
 use crate::model::Timestamp;
 use crate::platform::clock::Clock;

@@ -110,6 +110,8 @@ fn open(
         opened_at: at,
         settled_at: None,
         causes: Vec::new(),
+        verdict: None,
+        missing: Vec::new(),
         phases: Vec::new(),
         impact: Impact::default(),
         events: Vec::new(),

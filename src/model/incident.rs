@@ -32,6 +32,12 @@ pub struct Incident {
     /// Ranked; empty while unknown.
     #[serde(default)]
     pub causes: Vec<Cause>,
+    /// What is concluded, in one line; `None` until the causes were looked for.
+    #[serde(default)]
+    pub verdict: Option<String>,
+    /// What could not be seen and would have told more.
+    #[serde(default)]
+    pub missing: Vec<String>,
     /// In the order of their times; only what is known.
     #[serde(default)]
     pub phases: Vec<Phase>,
@@ -47,20 +53,41 @@ pub struct Incident {
     pub events_left_out: u64,
 }
 
+/// What is concluded about an incident's cause.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Verdict {
+    /// One line; also when there is not enough evidence.
+    pub text: String,
+    /// Ranked; roots before their symptoms.
+    pub causes: Vec<Cause>,
+    /// What could not be seen and would have told more.
+    pub missing: Vec<String>,
+}
+
 /// A likely cause, with what proves it and what speaks against it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Cause {
     pub name: String,
     pub title: String,
+    /// Whose fault it is, where it is one member's.
+    #[serde(default)]
+    pub member: Option<String>,
     pub confidence: Confidence,
+    /// From 0 to 1.
     pub score: f64,
     #[serde(default)]
     pub evidence: Vec<Evidence>,
     #[serde(default)]
     pub against: Vec<Evidence>,
-    /// Signs that were expected and not found.
+    /// Signs that were expected and not found, and those that could not be observed.
     #[serde(default)]
     pub missing: Vec<String>,
+    /// The cause that brought this one about.
+    #[serde(default)]
+    pub symptom_of: Option<String>,
+    /// What to do.
+    #[serde(default)]
+    pub advice: String,
 }
 
 /// How sure a cause is.
@@ -79,6 +106,9 @@ pub struct Evidence {
     pub time: Timestamp,
     pub text: String,
     pub link: Option<String>,
+    /// What it proves, in words.
+    #[serde(default)]
+    pub sign: String,
 }
 
 /// A step of a failure and its repair.

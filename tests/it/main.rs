@@ -14,6 +14,7 @@
 
 mod agent;
 mod alerting;
+mod causes;
 mod collect_bad_input;
 mod crash_agent;
 mod crash_logs;

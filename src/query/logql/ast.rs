@@ -23,6 +23,17 @@ pub struct LogExpr {
     pub stages: Vec<Stage>,
 }
 
+impl LogExpr {
+    /// The values of a field of which a line must have one to pass, where the first filters name them.
+    pub fn required_values(&self, field: &str) -> Option<Vec<String>> {
+        let untouched = self.stages.iter().take_while(|stage| matches!(stage, Stage::Line(_) | Stage::Label(_)));
+        untouched.into_iter().find_map(|stage| match stage {
+            Stage::Label(filter) => filter.named_values(field),
+            _ => None,
+        })
+    }
+}
+
 /// One step of a pipeline.
 #[derive(Clone, Debug)]
 pub enum Stage {

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use regex::{Regex, RegexBuilder};
 
-use crate::model::Matcher;
+use crate::model::{MatchOp, Matcher};
 
 use super::labels::LineLabels;
 use super::parsers::PatternParser;
@@ -152,6 +152,22 @@ pub(super) fn compare(left: f64, op: &str, right: f64) -> bool {
 }
 
 impl LabelFilter {
+    /// The values of a label that can pass, where the filter names them: `a="x"`, `a=~"x|y"`.
+    pub(super) fn named_values(&self, label: &str) -> Option<Vec<String>> {
+        let LabelTest::Text(matcher) = &self.0 else { return None };
+        if matcher.name != label {
+            return None;
+        }
+        let is_word = |word: &str| word.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+        match matcher.op {
+            MatchOp::Equal => Some(vec![matcher.value.clone()]),
+            MatchOp::Regex if matcher.value.split('|').all(is_word) => {
+                Some(matcher.value.split('|').map(str::to_owned).collect())
+            }
+            _ => None,
+        }
+    }
+
     pub(super) fn passes(&self, labels: &mut LineLabels<'_>) -> bool {
         self.0.passes(labels)
     }
