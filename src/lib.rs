@@ -10,7 +10,7 @@
 //! collect  cluster  rules  alert  incident        get facts in; understand them
 //! notify                                          leaves the process: mail, webhook
 //! http                                            APIs of others, our own, the UI
-//! config  serve  agent  cli                       composition: know everybody, contain no logic
+//! config  serve  agent  postmortem  cli           composition: know everybody, contain no logic
 //! ```
 //!
 //! Data moves one way: `collect → intake → store`, then `store → query → rules / http`; observations go
@@ -38,4 +38,5 @@ pub mod http;
 pub mod agent;
 pub mod cli;
 pub mod config;
+pub mod postmortem;
 pub mod serve;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 /// Layer of each module of `src/`.
 const LAYERS: &[(u8, &[&str])] = &[
-    (7, &["main", "cli", "serve", "agent", "config"]),
+    (7, &["main", "cli", "serve", "agent", "config", "postmortem"]),
     (6, &["http"]),
     (5, &["notify", "operate"]),
     (4, &["collect", "cluster", "rules", "alert", "incident"]),
@@ -23,6 +23,7 @@ const SIBLINGS: &[(&str, &str)] = &[
     ("cli", "serve"),
     ("cli", "agent"),
     ("cli", "config"),
+    ("cli", "postmortem"),
     ("serve", "config"),
     ("agent", "config"),
 ];
