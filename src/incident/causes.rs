@@ -138,12 +138,11 @@ impl Catalogue {
             let Look::Lines { any_of, .. } = &sign.look else { continue };
             for text in any_of {
                 let Ok(logql::Expr::Log(expr)) = logql::parse(&variables::with_examples(text)) else { continue };
-                match expr.required_values("event") {
-                    Some(events) => interest.events.extend(events),
-                    None => {
-                        let sources = expr.matchers.iter().filter(|matcher| matcher.name == "source");
-                        interest.sources.extend(sources.flat_map(|m| m.value.split('|').map(str::to_owned)));
-                    }
+                if let Some(events) = expr.required_values("event") {
+                    interest.events.extend(events);
+                } else {
+                    let sources = expr.matchers.iter().filter(|matcher| matcher.name == "source");
+                    interest.sources.extend(sources.flat_map(|m| m.value.split('|').map(str::to_owned)));
                 }
             }
         }
@@ -237,4 +236,3 @@ fn text(causes: &[crate::model::incident::Cause], scene: &Scene) -> String {
         None => "Not enough evidence for any known cause".to_owned(),
     }
 }
-

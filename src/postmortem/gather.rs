@@ -203,20 +203,20 @@ impl Survey {
             let why = notes.first().map_or_else(|| "there are no files".to_owned(), Note::to_string);
             return Err(GatherError::NoLogs { files: files.len(), why });
         }
-        Self::conclude(files, surveyed, options, notes)
+        Self::conclude(files, &surveyed, options, notes)
     }
 
     fn conclude(
         files: Vec<LogFile>,
-        surveyed: Vec<(usize, Facts)>,
+        surveyed: &[(usize, Facts)],
         options: &GatherOptions,
         mut notes: Vec<Note>,
     ) -> Result<Self, GatherError> {
-        let members = names::members(&files, &surveyed, options, &mut notes);
-        let cluster = names::cluster(&files, &surveyed, options, &mut notes);
-        let zones = clocks::zones(&surveyed, &members, options);
-        let clocks = clocks::skews(&surveyed, &members, &zones, options)?;
-        let copies = duplicates::find(&files, &surveyed, &members, &zones);
+        let members = names::members(&files, surveyed, options, &mut notes);
+        let cluster = names::cluster(&files, surveyed, options, &mut notes);
+        let zones = clocks::zones(surveyed, &members, options);
+        let clocks = clocks::skews(surveyed, &members, &zones, options)?;
+        let copies = duplicates::find(&files, surveyed, &members, &zones);
         let ahead: BTreeMap<&str, f64> = clocks
             .iter()
             .filter(|clock| clock.corrected)

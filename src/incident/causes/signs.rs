@@ -45,19 +45,20 @@ pub(super) struct Proof {
 }
 
 /// Looks a sign up for one set of values.
-pub(super) fn look_up(
-    sign: &Sign,
-    scene: &Scene,
-    metrics: Option<&dyn SeriesSource>,
-    bindings: &Bindings,
-) -> Finding {
+pub(super) fn look_up(sign: &Sign, scene: &Scene, metrics: Option<&dyn SeriesSource>, bindings: &Bindings) -> Finding {
     let anchor = match sign.around {
         Around::Opening => scene.opened_at,
         Around::Takeover => scene.taken_over_at.unwrap_or(scene.opened_at),
     };
     let shifted = |offset: i64| Timestamp(anchor.0.saturating_add(offset));
     let window = (shifted(sign.from_ns).max(scene.start), shifted(sign.to_ns).min(scene.end));
-    let search = Search { sign, scene, bindings: bindings.with_window(window.0, window.1), window };
+    let search = Search {
+        sign,
+        scene,
+        bindings: bindings.with_window(window.0, window.1),
+        window,
+        lines: logql::Engine::default(),
+    };
     let found = match &sign.look {
         Look::Lines { any_of, at_least, members, absent } => search.lines(any_of, (*at_least, *members), *absent),
         Look::Silence { selector, at_least } => search.silence(selector, *at_least),
@@ -80,6 +81,7 @@ struct Search<'a> {
     scene: &'a Scene,
     bindings: Bindings,
     window: (Timestamp, Timestamp),
+    lines: logql::Engine,
 }
 
 impl Search<'_> {
@@ -129,7 +131,7 @@ impl Search<'_> {
         let records = &self.scene.records;
         let fits = |index: usize| {
             let Some(record) = records.get(index) else { return false };
-            record.at >= self.window.0 && record.at < self.window.1 && expr.apply(record).is_some()
+            record.at >= self.window.0 && record.at < self.window.1 && self.lines.line(expr, record).is_some()
         };
         match expr.required_values("event") {
             Some(events) => {
@@ -157,14 +159,12 @@ impl Search<'_> {
     }
 
     fn silent_source(&self, any_of: &[String], streams: &[(&(String, String), &Pulse)]) -> String {
-        match streams.iter().max_by_key(|(_, pulse)| pulse.last) {
-            Some((key, pulse)) => format!("nothing of {} after {}", stream_name(key), clock(pulse.last)),
-            None => {
-                let wanted = any_of.first().and_then(|text| self.bindings.fill(text).ok()).unwrap_or_default();
-                let selector = wanted.split_once('}').map_or(wanted.as_str(), |(head, _)| head);
-                format!("no log of {selector}}}")
-            }
+        if let Some((key, pulse)) = streams.iter().max_by_key(|(_, pulse)| pulse.last) {
+            return format!("nothing of {} after {}", stream_name(key), clock(pulse.last));
         }
+        let wanted = any_of.first().and_then(|text| self.bindings.fill(text).ok()).unwrap_or_default();
+        let selector = wanted.split_once('}').map_or(wanted.as_str(), |(head, _)| head);
+        format!("no log of {selector}}}")
     }
 
     fn proof(&self, hits: &BTreeSet<usize>) -> Proof {
@@ -177,7 +177,8 @@ impl Search<'_> {
             let source = record.stream.get("source").unwrap_or("");
             let member = member_of(record);
             let cluster = self.bindings.get(Variable::Cluster).unwrap_or("");
-            let text = if member.is_empty() { shorten(&record.line) } else { format!("{member}: {}", shorten(&record.line)) };
+            let text =
+                if member.is_empty() { shorten(&record.line) } else { format!("{member}: {}", shorten(&record.line)) };
             self.evidence(source, record.at, text, links::logs(cluster, member, source, record.at))
         });
         Proof { at, evidence: evidence.collect() }
@@ -192,7 +193,8 @@ impl Search<'_> {
         }
         let mut known = false;
         for (key, pulse) in streams {
-            let Some(threshold) = usual_pause(pulse, self.scene.opened_at).map(|usual| at_least.max(usual.mul_f64(PAUSES)))
+            let Some(threshold) =
+                usual_pause(pulse, self.scene.opened_at).map(|usual| at_least.max(usual.mul_f64(PAUSES)))
             else {
                 continue;
             };
@@ -200,10 +202,14 @@ impl Search<'_> {
             if let Some((from, to)) = self.gap(key, pulse, threshold) {
                 let length = to.since(from).as_secs_f64();
                 let goes_on = if to >= self.scene.end { "to the end" } else { "then it wrote again" };
-                let text = format!("{} wrote nothing from {} for {length:.0} s, {goes_on}", stream_name(key), clock(from));
+                let text =
+                    format!("{} wrote nothing from {} for {length:.0} s, {goes_on}", stream_name(key), clock(from));
                 let cluster = self.bindings.get(Variable::Cluster).unwrap_or("");
                 let link = links::logs(cluster, &key.1, &key.0, from);
-                return Ok(Finding::Proven(Proof { at: from, evidence: vec![self.evidence(&key.0, from, text, link)] }));
+                return Ok(Finding::Proven(Proof {
+                    at: from,
+                    evidence: vec![self.evidence(&key.0, from, text, link)],
+                }));
             }
         }
         Ok(if known { Finding::NotFound } else { Finding::Unobserved("the stream wrote too rarely".to_owned()) })
@@ -220,12 +226,7 @@ impl Search<'_> {
         })
     }
 
-    fn samples(
-        &self,
-        expr: &str,
-        metrics: Option<&dyn SeriesSource>,
-        absent: bool,
-    ) -> Result<Finding, Variable> {
+    fn samples(&self, expr: &str, metrics: Option<&dyn SeriesSource>, absent: bool) -> Result<Finding, Variable> {
         let text = self.bindings.fill(expr)?;
         let (Some(source), Ok(parsed)) = (metrics, promql::parse(&text)) else {
             return Ok(Finding::Unobserved("no metrics".to_owned()));
@@ -250,7 +251,8 @@ impl Search<'_> {
             Ok(_) => Vec::new(),
             Err(error) => return Ok(Finding::Unobserved(format!("{text}: {error}"))),
         };
-        let first = series.iter().filter_map(|one| Some((one.points.first()?, &one.labels))).min_by_key(|(p, _)| p.at_ms);
+        let first =
+            series.iter().filter_map(|one| Some((one.points.first()?, &one.labels))).min_by_key(|(p, _)| p.at_ms);
         let link = links::metrics(&text, self.window);
         Ok(match (first, absent) {
             (Some((point, labels)), false) => {

@@ -110,15 +110,12 @@ fn replace(text: &str, value: impl Fn(&str) -> Option<String>) -> String {
     let mut out = parts.next().unwrap_or("").to_owned();
     for part in parts {
         let word = leading_word(part);
-        match value(word) {
-            Some(value) => {
-                out.push_str(&value);
-                out.push_str(part.get(word.len()..).unwrap_or(""));
-            }
-            None => {
-                out.push('$');
-                out.push_str(part);
-            }
+        if let Some(value) = value(word) {
+            out.push_str(&value);
+            out.push_str(part.get(word.len()..).unwrap_or(""));
+        } else {
+            out.push('$');
+            out.push_str(part);
         }
     }
     out

@@ -61,17 +61,17 @@ fn zone_of(facts: &Facts, zoned: &[&Facts]) -> Option<Finding<i32>> {
         *votes.entry(*zone).or_default() += *count as usize;
     }
     for mark in &facts.marks {
-        let mut zones = BTreeSet::new();
+        let mut offsets = BTreeSet::new();
         let others = zoned.iter().filter(|other| other.key.source != facts.key.source).flat_map(|other| &other.marks);
         for other in others.filter(|other| other.what == mark.what && other.key == mark.key) {
             let (zone, rest) = zone_between(mark.at, other.at);
             let rest = if facts.key.source == "patroni" { rest } else { -rest };
             if zone.abs() <= ZONE_SECONDS_MAX && ORDER_TO_DEED_NANOS.contains(&rest) {
-                zones.insert(zone);
+                offsets.insert(zone);
             }
         }
         let weight = if mark.key.is_empty() { 1 } else { 5 };
-        for zone in zones {
+        for zone in offsets {
             *votes.entry(zone).or_default() += weight;
         }
     }
@@ -246,10 +246,12 @@ fn agree(mut pairs: Vec<Pair>) -> Option<Apart> {
         weights.values().sum::<usize>()
     };
     let zero: Vec<Pair> = pairs.iter().filter(|pair| pair.low <= 0.0 && pair.high >= 0.0).copied().collect();
+    let distance = |group: &[Pair]| group.first().map_or(0.0, |pair| pair.low.abs());
+    // Of groups of the same weight the one nearest to no skew.
     let best = pairs
         .iter()
         .map(|pair| group(middle(pair)))
-        .max_by_key(|group| (count(group), std::cmp::Reverse(group.first().map_or(0, |pair| pair.low.abs() as u64))))?;
+        .max_by(|a, b| count(a).cmp(&count(b)).then_with(|| distance(b).total_cmp(&distance(a))))?;
     let chosen = if 2 * count(&zero) >= count(&best) { zero } else { best };
     let low = chosen.iter().map(|pair| pair.low).fold(f64::NEG_INFINITY, f64::max);
     let high = chosen.iter().map(|pair| pair.high).fold(f64::INFINITY, f64::min);
@@ -299,7 +301,7 @@ fn clock(name: &str, reference: &str, reached: Option<(f64, f64, usize)>, option
     } else if let Some((ahead, error, agreeing)) = reached {
         if name == reference {
             clock.error_seconds = Some(0.0);
-            clock.why = "the clock that the others are compared with".to_owned();
+            "the clock that the others are compared with".clone_into(&mut clock.why);
             return clock;
         }
         let is_off = ahead.abs() > error;

@@ -148,16 +148,15 @@ fn look(path: &Path, root: PathBuf) -> io::Result<LogFile> {
     file.rewind()?;
     let is_gzip = magic.starts_with(b"\x1f\x8b");
     let other = OTHER_COMPRESSION.iter().find(|(start, _)| magic.starts_with(start));
-    let detected = match other {
-        Some((_, name)) => Detected::not_a_log(format!("is {name}: unpack it first")),
-        None => {
-            let mut head = Vec::new();
-            let read = decompressed(file, is_gzip).take(HEAD_BYTES).read_to_end(&mut head);
-            match read {
-                Err(error) if head.is_empty() => return Err(error),
-                // A broken end shows again when the file is read.
-                _ => detect::detect(&head),
-            }
+    let detected = if let Some((_, name)) = other {
+        Detected::not_a_log(format!("is {name}: unpack it first"))
+    } else {
+        let mut head = Vec::new();
+        let read = decompressed(file, is_gzip).take(HEAD_BYTES).read_to_end(&mut head);
+        match read {
+            Err(error) if head.is_empty() => return Err(error),
+            // A broken end shows again when the file is read.
+            _ => detect::detect(&head),
         }
     };
     Ok(LogFile { path: path.to_owned(), root, bytes: metadata.len(), modified_at, is_gzip, detected })

@@ -92,8 +92,9 @@ pub(super) fn note(record: &LogRecord, source: &str, names: &mut Names, marks: &
 
 type Found = Option<(Happening, String, String)>;
 
-fn bare(what: Happening) -> Found {
-    Some((what, String::new(), String::new()))
+/// One without a key, of nobody else.
+fn bare(what: Happening) -> (Happening, String, String) {
+    (what, String::new(), String::new())
 }
 
 fn field<'a>(record: &'a LogRecord, name: &str) -> &'a str {
@@ -139,10 +140,10 @@ fn patroni(record: &LogRecord, names: &mut Names) -> Found {
             }
             None
         }
-        "promote_started" => bare(Happening::Promoted),
-        "demote_started" => bare(Happening::ShutDownRequested),
-        "config_reloaded" => bare(Happening::Reloaded),
-        "pg_reconnect" => bare(Happening::PatroniConnected),
+        "promote_started" => Some(bare(Happening::Promoted)),
+        "demote_started" => Some(bare(Happening::ShutDownRequested)),
+        "config_reloaded" => Some(bare(Happening::Reloaded)),
+        "pg_reconnect" => Some(bare(Happening::PatroniConnected)),
         _ => {
             let found = POSTMASTER.as_ref()?.captures(&record.line)?;
             Some((Happening::PostmasterStarted, found.get(1)?.as_str().to_owned(), String::new()))
@@ -172,9 +173,9 @@ fn postgresql(record: &LogRecord, names: &mut Names) -> Found {
         vote(&mut names.own_addresses, own);
     }
     match field(record, "event") {
-        "promote_requested" => return bare(Happening::Promoted),
-        "pg_shutdown_req" => return bare(Happening::ShutDownRequested),
-        "pg_reload" => return bare(Happening::Reloaded),
+        "promote_requested" => return Some(bare(Happening::Promoted)),
+        "pg_shutdown_req" => return Some(bare(Happening::ShutDownRequested)),
+        "pg_reload" => return Some(bare(Happening::Reloaded)),
         "pg_starting_up" => {
             return Some((Happening::PostmasterStarted, field(record, "pid").to_owned(), String::new()));
         }
@@ -185,16 +186,16 @@ fn postgresql(record: &LogRecord, names: &mut Names) -> Found {
         _ => {}
     }
     if record.line.contains("connection authorized") {
-        let named = APPLICATION.as_ref().and_then(|regex| regex.captures(&record.line)?.get(1));
-        let named = named.map_or("", |name| name.as_str());
+        let standby = APPLICATION.as_ref().and_then(|regex| regex.captures(&record.line)?.get(1));
+        let standby = standby.map_or("", |name| name.as_str());
         if record.line.contains("replication connection authorized") {
-            if let (Some(client), false) = (client, named.is_empty()) {
-                vote(&mut names.addresses, (named.to_owned(), client));
+            if let (Some(client), false) = (client, standby.is_empty()) {
+                vote(&mut names.addresses, (standby.to_owned(), client));
             }
-            return Some((Happening::WalSendAuthorized, String::new(), named.to_owned()));
+            return Some((Happening::WalSendAuthorized, String::new(), standby.to_owned()));
         }
-        return if named == "Patroni" || application.starts_with("Patroni") {
-            bare(Happening::PatroniConnected)
+        return if standby == "Patroni" || application.starts_with("Patroni") {
+            Some(bare(Happening::PatroniConnected))
         } else {
             None
         };

@@ -36,7 +36,7 @@ fn every_recording_is_understood_without_help() {
     let folders = faults();
     assert!(folders.len() >= 20, "{}", folders.len());
     for folder in folders {
-        let gathered = gather(&[folder.clone()], &GatherOptions::default()).unwrap();
+        let gathered = gather(std::slice::from_ref(&folder), &GatherOptions::default()).unwrap();
         let survey = &gathered.survey;
         let files: BTreeSet<PathBuf> = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
         let logs: Vec<_> = files.iter().filter_map(|path| Some((path, promised(path)?))).collect();
@@ -63,8 +63,11 @@ fn every_recording_is_understood_without_help() {
     }
 }
 
+/// A name and a text in, others or nothing out.
+type Change<'a> = &'a dyn Fn(&str, String) -> Option<(String, String)>;
+
 /// A copy of a recording in which each text is changed.
-fn changed(folder: &Path, change: &dyn Fn(&str, String) -> Option<(String, String)>) -> TempDir {
+fn changed(folder: &Path, change: Change<'_>) -> TempDir {
     let dir = tempfile::tempdir().unwrap();
     for entry in fs::read_dir(folder).unwrap() {
         let entry = entry.unwrap();
@@ -128,10 +131,10 @@ fn the_zone_of_patroni_is_found_from_its_postgresql() {
 fn a_zone_that_is_given_counts() {
     let options = GatherOptions { timezone: Some(7200), ..GatherOptions::default() };
     let folder = fault("01");
-    let survey = survey(&folder, &options);
-    let part = survey.parts.iter().find(|part| part.source == "patroni").unwrap();
+    let given = survey(&folder, &options);
+    let part = given.parts.iter().find(|part| part.source == "patroni").unwrap();
     assert_eq!(part.zone.as_ref().unwrap().certainty, Certainty::Given);
-    let usual = super::tests::survey(&folder, &GatherOptions::default());
+    let usual = survey(&folder, &GatherOptions::default());
     let same = usual.parts.iter().find(|other| other.path == part.path).unwrap();
     assert_eq!(same.first_at.since(part.first_at).as_secs(), 7200);
 }
@@ -163,7 +166,7 @@ fn a_clock_that_is_off_is_found_and_corrected() {
 fn a_skew_that_is_given_counts() {
     let skews = BTreeMap::from([("n2".to_owned(), 3.5)]);
     let folder = fault("01");
-    let gathered = gather(&[folder.clone()], &GatherOptions { skews, ..GatherOptions::default() }).unwrap();
+    let gathered = gather(std::slice::from_ref(&folder), &GatherOptions { skews, ..GatherOptions::default() }).unwrap();
     let record = gathered.records.iter().find(|record| record.stream.get("member") == Some("n2")).unwrap();
     let original = Timestamp::parse_rfc3339(record.field("original_time").unwrap()).unwrap();
     assert_eq!(original.since(record.at).as_millis(), 3500);
@@ -195,7 +198,7 @@ fn one_log_in_three_formats_and_packed_copies_count_once() {
 #[test]
 fn the_window_and_the_given_member_hold() {
     let folder = fault("01");
-    let all = gather(&[folder.clone()], &GatherOptions::default()).unwrap().records;
+    let all = gather(std::slice::from_ref(&folder), &GatherOptions::default()).unwrap().records;
     let middle = all[all.len() / 2].at;
     let options = GatherOptions {
         from: Some(middle),
