@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::alert::INCIDENT_LOOK_BACK;
 use crate::model::cluster::Cluster;
-use crate::model::incident::{Incident, IncidentState};
+use crate::model::incident::{Incident, IncidentState, Verdict};
 use crate::model::{Event, EventSeverity, Timestamp};
 
 /// Patience and bounds of the correlator.
@@ -169,6 +169,14 @@ impl Correlator {
         let incident = open.find(|incident| incident.id == id && incident.state == IncidentState::Open)?;
         incident.state = IncidentState::Acknowledged;
         Some(IncidentChange { kind: IncidentChangeKind::Updated, incident: incident.clone() })
+    }
+
+    /// Takes in what is concluded about the cause; `None` when the incident is not open, or nothing changed.
+    pub fn conclude(&mut self, id: &str, verdict: &Verdict) -> Option<IncidentChange> {
+        let mut open = self.memory.clusters.values_mut().filter_map(|state| state.open.as_mut());
+        let incident = open.find(|incident| incident.id == id)?;
+        let changed = incident.conclude(verdict);
+        changed.then(|| IncidentChange { kind: IncidentChangeKind::Updated, incident: incident.clone() })
     }
 
     /// Drops what is known about a cluster that is no longer watched; settles what is open.

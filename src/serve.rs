@@ -6,6 +6,7 @@
 
 mod agents;
 mod alerting;
+mod causes;
 mod judging;
 mod known;
 mod local_logs;
@@ -304,6 +305,7 @@ impl Server {
             log_options: plan.config.loki.engine_options(),
         };
         alerting::start(desk, &judging, &server.brains, clock.clone());
+        causes::start(Arc::clone(&plan.causes), &server.stores, &judging, &server.brains, clock.clone());
         local_logs::start(&plan, &intake, &server.stores.logs, &server.collectors, clock.clone()).await?;
         let (belief, judged_at) = (judging.belief, judging.looked_at);
         let wired = Wired { clock, telemetry, intake, targets: collection.targets, belief, judged_at };

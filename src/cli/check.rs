@@ -8,7 +8,10 @@ use clap::Args;
 
 use super::{complain, say};
 use crate::agent::AgentConfig;
+use crate::incident::causes::{self, test_runner as cause_tests};
+use crate::platform::error::chain;
 use crate::platform::yaml::{self, Node, NodeValue, Problem};
+use crate::postmortem::gather::{GatherOptions, gather};
 use crate::rules;
 use crate::rules::promql_data::{self, MemoryData};
 use crate::rules::test_runner::{self, TestEngine};
@@ -16,7 +19,7 @@ use crate::serve;
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "The kind of a file is found out: a file with `groups` holds rules, one with `server` configures an agent,
+    after_help = "The kind of a file is found out: a file with `groups` holds rules, one with `causes` causes, one with `server` configures an agent,
 anything else configures the server, and the rule files that it names are checked with it. The expressions of rules
 are PromQL; in a directory named `logql`, or with --logql, they are LogQL. Exit code 2 when there is a problem.
 
@@ -58,8 +61,11 @@ fn check_file(path: &Path, logql: bool) -> Result<&'static str, Vec<String>> {
     if root.get("groups").is_some() {
         return check_rules((&name, &text), logql || is_in_logql_directory(path));
     }
+    if root.get("causes").is_some() {
+        return causes::load(&name, &text).map(|_| "causes").map_err(texts);
+    }
     if root.get("tests").is_some() {
-        return Err(vec![format!("{name}: these are unit tests of rules; run them with `daraji test {name}`")]);
+        return Err(vec![format!("{name}: these are tests of rules or causes; run them with `daraji test {name}`")]);
     }
     let missing = texts(missing_files(&name, &root));
     let (kind, found) = if root.get("server").is_some() {
@@ -111,9 +117,32 @@ fn is_in_logql_directory(path: &Path) -> bool {
     path.parent().and_then(Path::file_name).is_some_and(|name| name == "logql")
 }
 
+/// Runs the tests of causes of a file; how many failed.
+fn test_causes(name: &str, text: &str, base: &Path) -> anyhow::Result<usize> {
+    let files = cause_tests::TestFiles {
+        recording: &|folder| {
+            let gathered = gather(&[base.join(folder)], &GatherOptions::default()).map_err(|error| chain(&error))?;
+            Ok(cause_tests::Recording { cluster: gathered.survey.cluster.value, records: gathered.records })
+        },
+        text: &|file| std::fs::read_to_string(base.join(file)).map_err(|error| format!("{file}: {error}")),
+    };
+    match cause_tests::run(name, text, &files) {
+        Ok(report) => {
+            for failure in &report.failures {
+                complain(&format!("{name}: {failure}"));
+            }
+            if report.failures.is_empty() {
+                say(&format!("{name}: {} tests passed", report.tests));
+            }
+            Ok(report.failures.len())
+        }
+        Err(problems) => anyhow::bail!("{}", problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")),
+    }
+}
+
 #[derive(Debug, Args)]
 pub(super) struct TestArgs {
-    /// Files in promtool's `test rules` format
+    /// Tests of rules in promtool's `test rules` format, or of causes on recorded logs
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
 }
@@ -124,6 +153,10 @@ pub(super) fn test(args: &TestArgs) -> anyhow::Result<ExitCode> {
         let name = path.display().to_string();
         let text = std::fs::read_to_string(path).with_context(|| format!("read {name}"))?;
         let base = path.parent().unwrap_or(Path::new("."));
+        if text.lines().any(|line| line.trim_start().trim_start_matches(['-', ' ', '{']).starts_with("recording:")) {
+            failed += test_causes(&name, &text, base)?;
+            continue;
+        }
         let engine = TestEngine {
             new_store: &|| Box::new(MemoryData::default()),
             check: &promql_data::check,

@@ -126,17 +126,42 @@ fn print_list(body: &Value, output: Output) {
     }
 }
 
+fn list<'a>(value: &'a Value, name: &str) -> &'a [Value] {
+    value.get(name).and_then(Value::as_array).map_or(&[][..], Vec::as_slice)
+}
+
+fn print_cause(number: usize, cause: &Value) {
+    let of = cause
+        .get("symptom_of")
+        .and_then(Value::as_str)
+        .map_or_else(String::new, |root| format!(", brought about by {root}"));
+    say(&format!("\n{number}. {} ({} confidence{of})", text(cause, "title"), text(cause, "confidence")));
+    for evidence in list(cause, "evidence") {
+        say(&format!("   + {}  {}  [{}]", text(evidence, "time"), text(evidence, "text"), text(evidence, "sign")));
+    }
+    for evidence in list(cause, "against") {
+        say(&format!("   - {}  {}  [{}]", text(evidence, "time"), text(evidence, "text"), text(evidence, "sign")));
+    }
+    for missing in list(cause, "missing") {
+        say(&format!("   ? {}", missing.as_str().unwrap_or("")));
+    }
+    let advice = text(cause, "advice");
+    if !matches!(advice, "" | "-") {
+        say(&format!("   do: {advice}"));
+    }
+}
+
 fn print_incident(body: &Value) {
     say(&format!("{}  {}  {}", text(body, "id"), text(body, "cluster"), text(body, "title")));
     say(&format!("severity {}, {}", text(body, "severity"), text(body, "state")));
     say(&format!("opened  {}", text(body, "opened_at")));
     say(&format!("settled {}", text(body, "settled_at")));
-    let causes = body.get("causes").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
-    if causes.is_empty() {
-        say("cause   unknown: not enough evidence");
+    say(&format!("verdict {}", body.get("verdict").and_then(Value::as_str).unwrap_or("not looked for yet")));
+    for missing in list(body, "missing") {
+        say(&format!("        not seen: {}", missing.as_str().unwrap_or("")));
     }
-    for cause in causes {
-        say(&format!("cause   {} ({})", text(cause, "title"), text(cause, "confidence")));
+    for (number, cause) in (1..).zip(list(body, "causes")) {
+        print_cause(number, cause);
     }
     say("");
     let mut rows = Vec::new();

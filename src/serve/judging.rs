@@ -21,11 +21,13 @@ use ledger::{Ledger, Memory, Notices};
 use crate::cluster::{Judge, JudgeMemory, JudgeOptions};
 use crate::collect::FastProbe;
 use crate::http::v1::Belief;
-use crate::incident::{Correlator, CorrelatorMemory, CorrelatorOptions, FiringAlert, IncidentChange};
+use crate::incident::{
+    Correlator, CorrelatorMemory, CorrelatorOptions, FiringAlert, IncidentChange, IncidentChangeKind,
+};
 use crate::intake::Intake;
 use crate::model::alert::{IncidentNotice, MemberNotice};
 use crate::model::cluster::Cluster;
-use crate::model::incident::Incident;
+use crate::model::incident::{Incident, Verdict};
 use crate::model::sample::STALE_NAN;
 use crate::model::{Event, EventSeverity, Labels, Observation, Sample, Timestamp};
 use crate::platform::clock::Clock;
@@ -43,6 +45,7 @@ const OUTDATED_CHECK_EVERY: Duration = Duration::from_secs(1);
 /// A settled incident is still told to the alerts for this long, so that its end reaches everybody.
 const SETTLED_KEPT: Duration = Duration::from_mins(15);
 const EVENT_LINES_MAX: usize = 40;
+const VERDICTS_MAX: usize = 64;
 
 /// What the task needs of others.
 #[derive(Debug)]
@@ -65,6 +68,10 @@ pub(super) struct Judging {
     pub(super) firing: watch::Sender<BTreeSet<FiringAlert>>,
     /// When the judge last looked.
     pub(super) looked_at: watch::Receiver<Instant>,
+    /// The same incidents, with all that is known.
+    pub(super) incidents: watch::Receiver<Arc<Vec<Incident>>>,
+    /// What is concluded about an incident's cause, by its id.
+    pub(super) verdicts: mpsc::Sender<(String, Verdict)>,
 }
 
 struct Court {
@@ -77,12 +84,20 @@ struct Court {
     /// How many incidents the alerts were last told of.
     told: usize,
     incidents: BTreeMap<String, Incident>,
+    recent: watch::Sender<Arc<Vec<Incident>>>,
     /// As it was last given to the ledger.
     memory: Memory,
     memory_due: Instant,
     samples_due: Instant,
     /// Series of the last round.
     series: BTreeSet<Labels>,
+}
+
+/// What reaches the task.
+struct Inbox {
+    observations: mpsc::Receiver<Vec<Observation>>,
+    firing: watch::Receiver<BTreeSet<FiringAlert>>,
+    verdicts: mpsc::Receiver<(String, Verdict)>,
 }
 
 /// Restores what was known and starts the task.
@@ -103,8 +118,16 @@ pub(super) fn start(
     let notices = watch::Sender::new(notices_of(&incidents, &[]));
     let (firing, fires) = watch::channel(BTreeSet::new());
     let looked_at = watch::Sender::new(Instant::now());
-    let judging =
-        Judging { belief: belief.subscribe(), notices: notices.subscribe(), firing, looked_at: looked_at.subscribe() };
+    let recent = watch::Sender::new(Arc::new(incidents.values().cloned().collect::<Vec<_>>()));
+    let (verdicts, concluded) = mpsc::channel(VERDICTS_MAX);
+    let judging = Judging {
+        belief: belief.subscribe(),
+        notices: notices.subscribe(),
+        firing,
+        looked_at: looked_at.subscribe(),
+        incidents: recent.subscribe(),
+        verdicts,
+    };
     let unwritten = remembered(&wiring.state, ledger::UNWRITTEN)?;
     let (ledger, scribe) = ledger::open(wiring.intake.clone(), Arc::clone(&wiring.state), notices, unwritten);
     group.spawn("ledger", scribe.run());
@@ -118,6 +141,7 @@ pub(super) fn start(
         ledger,
         told: 0,
         incidents,
+        recent,
         memory: Memory::default(),
         memory_due: Instant::now(),
         samples_due: Instant::now(),
@@ -126,7 +150,7 @@ pub(super) fn start(
     };
     let stop = group.stop_token();
     group.spawn("judge", async move {
-        court.run(observations, fires, stop).await;
+        court.run(Inbox { observations, firing: fires, verdicts: concluded }, stop).await;
     });
     Ok(judging)
 }
@@ -141,12 +165,8 @@ fn is_recent(incident: &Incident, now: Timestamp) -> bool {
 }
 
 impl Court {
-    async fn run(
-        mut self,
-        mut observations: mpsc::Receiver<Vec<Observation>>,
-        mut firing: watch::Receiver<BTreeSet<FiringAlert>>,
-        stop: tokio_util::sync::CancellationToken,
-    ) {
+    async fn run(mut self, inbox: Inbox, stop: tokio_util::sync::CancellationToken) {
+        let Inbox { mut observations, mut firing, mut verdicts } = inbox;
         let mut ticks = tokio::time::interval(TICK_EVERY);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         self.forget_unwatched();
@@ -163,6 +183,7 @@ impl Court {
                     let changes = self.correlator.alerts(&fires, self.wiring.clock.now());
                     self.keep(changes);
                 }
+                Some((id, verdict)) = verdicts.recv() => self.conclude(&id, &verdict),
                 _ = ticks.tick() => self.tick(),
             }
         }
@@ -244,16 +265,30 @@ impl Court {
             info!(id = incident.id, cluster = incident.cluster, kind = ?change.kind, title = incident.title, "incident");
             self.incidents.insert(incident.id.clone(), incident.clone());
         }
+        self.recent.send_replace(Arc::new(self.incidents.values().cloned().collect()));
         let incidents = changes.into_iter().map(|change| change.incident).collect();
         self.memory = self.current_memory();
         let notices = self.current_notices();
         self.ledger.incidents(incidents, self.memory.clone(), notices);
     }
 
+    /// Takes in what was found out about the cause of an incident that is open or settled recently.
+    fn conclude(&mut self, id: &str, verdict: &Verdict) {
+        let open = self.correlator.conclude(id, verdict);
+        let settled = || {
+            let mut incident = self.incidents.get(id).filter(|incident| incident.settled_at.is_some())?.clone();
+            let kind = IncidentChangeKind::Updated;
+            incident.conclude(verdict).then_some(IncidentChange { kind, incident })
+        };
+        let changes = open.or_else(settled).into_iter().collect();
+        self.keep(changes);
+    }
+
     fn forget_old(&mut self, now: Timestamp) {
         let before = self.incidents.len();
         self.incidents.retain(|_, incident| is_recent(incident, now));
         if self.incidents.len() != before || self.told != self.incidents.len() {
+            self.recent.send_replace(Arc::new(self.incidents.values().cloned().collect()));
             let notices = self.current_notices();
             self.ledger.notices(notices);
         }
@@ -323,8 +358,8 @@ fn notice(incident: &Incident, belief: &[Cluster]) -> IncidentNotice {
         cluster: incident.cluster.clone(),
         title: incident.title.clone(),
         severity: severity(incident.severity).to_owned(),
-        cause: incident.causes.first().map(|cause| cause.name.clone()),
-        description: incident.title.clone(),
+        cause: incident.told_cause().map(|cause| cause.name.clone()),
+        description: incident.verdict.clone().unwrap_or_else(|| incident.title.clone()),
         opened_at: incident.opened_at,
         settled_at: incident.settled_at,
         timeline: incident.events.iter().skip(skip).cloned().collect(),
