@@ -36,6 +36,8 @@ pub struct Config {
     pub rule_files: Option<Vec<String>>,
     /// Rule files whose expressions are LogQL.
     pub logql_rule_files: Vec<String>,
+    /// Cause files. Absent: the catalogue that comes with the program.
+    pub cause_files: Option<Vec<String>>,
     /// As Loki's limits of these names.
     pub loki: LokiConfig,
     pub storage: StorageConfig,
@@ -181,6 +183,7 @@ fn readable_parts(file: &str, root: &Node) -> Config {
     let mut config = Config {
         rule_files: part(file, root, "rule_files").unwrap_or_default(),
         logql_rule_files: part(file, root, "logql_rule_files").unwrap_or_default(),
+        cause_files: part(file, root, "cause_files").unwrap_or_default(),
         ..Config::default()
     };
     // Together or not at all: a route is not wrong because the receivers cannot be read.

@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::alert::INCIDENT_LOOK_BACK;
 use crate::model::cluster::Cluster;
-use crate::model::incident::{Incident, IncidentState};
+use crate::model::incident::{Incident, IncidentState, Verdict};
 use crate::model::{Event, EventSeverity, Timestamp};
 
 /// Patience and bounds of the correlator.
@@ -168,6 +168,14 @@ impl Correlator {
         let mut open = self.memory.clusters.values_mut().filter_map(|state| state.open.as_mut());
         let incident = open.find(|incident| incident.id == id && incident.state == IncidentState::Open)?;
         incident.state = IncidentState::Acknowledged;
+        Some(IncidentChange { kind: IncidentChangeKind::Updated, incident: incident.clone() })
+    }
+
+    /// Takes in what was concluded about the cause; `None` when the incident is not open.
+    pub fn explained(&mut self, id: &str, verdict: &Verdict) -> Option<IncidentChange> {
+        let mut open = self.memory.clusters.values_mut().filter_map(|state| state.open.as_mut());
+        let incident = open.find(|incident| incident.id == id)?;
+        incident.conclude(verdict);
         Some(IncidentChange { kind: IncidentChangeKind::Updated, incident: incident.clone() })
     }
 

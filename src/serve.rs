@@ -6,6 +6,7 @@
 
 mod agents;
 mod alerting;
+mod causes;
 mod judging;
 mod known;
 mod local_logs;
@@ -303,6 +304,9 @@ impl Server {
             alerting: Arc::clone(&server.alerting),
             log_options: plan.config.loki.engine_options(),
         };
+        let (incidents, verdicts) = (judging.incidents.clone(), judging.verdicts.clone());
+        let catalogue = Arc::clone(&plan.causes);
+        causes::start(catalogue, &server.stores, (incidents, verdicts), (&server.keepers, clock.clone()));
         alerting::start(desk, &judging, &server.brains, clock.clone());
         local_logs::start(&plan, &intake, &server.stores.logs, &server.collectors, clock.clone()).await?;
         let (belief, judged_at) = (judging.belief, judging.looked_at);

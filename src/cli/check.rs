@@ -8,7 +8,11 @@ use clap::Args;
 
 use super::{complain, say};
 use crate::agent::AgentConfig;
+use crate::incident::causes::test_runner::{Recording, TestFiles};
+use crate::incident::causes;
+use crate::platform::error::chain;
 use crate::platform::yaml::{self, Node, NodeValue, Problem};
+use crate::postmortem::gather::{GatherOptions, gather};
 use crate::rules;
 use crate::rules::promql_data::{self, MemoryData};
 use crate::rules::test_runner::{self, TestEngine};
@@ -58,8 +62,12 @@ fn check_file(path: &Path, logql: bool) -> Result<&'static str, Vec<String>> {
     if root.get("groups").is_some() {
         return check_rules((&name, &text), logql || is_in_logql_directory(path));
     }
+    if root.get("causes").is_some() {
+        causes::load(&name, &text).map_err(texts)?;
+        return Ok("causes");
+    }
     if root.get("tests").is_some() {
-        return Err(vec![format!("{name}: these are unit tests of rules; run them with `daraji test {name}`")]);
+        return Err(vec![format!("{name}: these are unit tests; run them with `daraji test {name}`")]);
     }
     let missing = texts(missing_files(&name, &root));
     let (kind, found) = if root.get("server").is_some() {
@@ -124,6 +132,16 @@ pub(super) fn test(args: &TestArgs) -> anyhow::Result<ExitCode> {
         let name = path.display().to_string();
         let text = std::fs::read_to_string(path).with_context(|| format!("read {name}"))?;
         let base = path.parent().unwrap_or(Path::new("."));
+        if is_cause_test(&name, &text) {
+            match test_causes(&name, &text, base) {
+                Ok(failures) => failed += failures,
+                Err(problems) => {
+                    problems.iter().for_each(|problem| complain(&problem.to_string()));
+                    return Ok(ExitCode::from(2));
+                }
+            }
+            continue;
+        }
         let engine = TestEngine {
             new_store: &|| Box::new(MemoryData::default()),
             check: &promql_data::check,
@@ -146,4 +164,31 @@ pub(super) fn test(args: &TestArgs) -> anyhow::Result<ExitCode> {
         }
     }
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Tests of causes name recordings, tests of rules do not.
+fn is_cause_test(name: &str, text: &str) -> bool {
+    let tests = yaml::parse(name, text).ok();
+    tests.is_some_and(|root| {
+        root.get("tests").is_some_and(|tests| tests.items().iter().any(|test| test.get("recording").is_some()))
+    })
+}
+
+/// Runs tests of causes; the number of failures.
+fn test_causes(name: &str, text: &str, base: &Path) -> Result<usize, Vec<Problem>> {
+    let recording = |folder: &str| {
+        let options = GatherOptions::default();
+        let gathered = gather(&[base.join(folder)], &options).map_err(|error| format!("{folder}: {}", chain(&error)))?;
+        let cluster = gathered.survey.cluster.value.clone();
+        Ok(Recording { cluster, records: gathered.records })
+    };
+    let text_of = |file: &str| std::fs::read_to_string(base.join(file)).map_err(|error| format!("{file}: {error}"));
+    let report = causes::test_runner::run(name, text, &TestFiles { recording: &recording, text: &text_of })?;
+    if report.failures.is_empty() {
+        say(&format!("{name}: {} tests passed", report.tests));
+    }
+    for failure in &report.failures {
+        complain(&format!("{name}: {failure}"));
+    }
+    Ok(report.failures.len())
 }

@@ -106,7 +106,7 @@ impl CaseLogs for [LogRecord] {
 }
 
 /// All causes that are known.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Catalogue {
     causes: Vec<CauseRule>,
     interest: Interest,

@@ -72,6 +72,20 @@ impl Incident {
     }
 }
 
+impl Incident {
+    /// Takes in what was concluded about the cause.
+    pub fn conclude(&mut self, verdict: &Verdict) {
+        self.causes.clone_from(&verdict.causes);
+        self.missing.clone_from(&verdict.missing);
+        self.verdict = Some(verdict.text.clone());
+    }
+
+    /// The likeliest cause, when it is more than a guess.
+    pub fn likely_cause(&self) -> Option<&Cause> {
+        self.causes.first().filter(|cause| cause.confidence > Confidence::Low)
+    }
+}
+
 /// What is concluded about an incident's cause.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Verdict {

@@ -21,7 +21,8 @@ use ledger::{Ledger, Memory, Notices};
 use crate::cluster::{Judge, JudgeMemory, JudgeOptions};
 use crate::collect::FastProbe;
 use crate::http::v1::Belief;
-use crate::incident::{Correlator, CorrelatorMemory, CorrelatorOptions, FiringAlert, IncidentChange};
+use super::causes::{Found, VERDICTS_MAX};
+use crate::incident::{Correlator, CorrelatorMemory, CorrelatorOptions, FiringAlert, IncidentChange, IncidentChangeKind};
 use crate::intake::Intake;
 use crate::model::alert::{IncidentNotice, MemberNotice};
 use crate::model::cluster::Cluster;
@@ -43,6 +44,8 @@ const OUTDATED_CHECK_EVERY: Duration = Duration::from_secs(1);
 /// A settled incident is still told to the alerts for this long, so that its end reaches everybody.
 const SETTLED_KEPT: Duration = Duration::from_mins(15);
 const EVENT_LINES_MAX: usize = 40;
+/// Pieces of evidence that a message shows.
+const PROOF_LINES_MAX: usize = 6;
 
 /// What the task needs of others.
 #[derive(Debug)]
@@ -65,6 +68,9 @@ pub(super) struct Judging {
     pub(super) firing: watch::Sender<BTreeSet<FiringAlert>>,
     /// When the judge last looked.
     pub(super) looked_at: watch::Receiver<Instant>,
+    /// Incidents that are open or settled recently, for those who look for causes.
+    pub(super) incidents: watch::Receiver<Arc<Vec<Incident>>>,
+    pub(super) verdicts: mpsc::Sender<Found>,
 }
 
 struct Court {
@@ -77,6 +83,8 @@ struct Court {
     /// How many incidents the alerts were last told of.
     told: usize,
     incidents: BTreeMap<String, Incident>,
+    shown: watch::Sender<Arc<Vec<Incident>>>,
+    verdicts: mpsc::Receiver<Found>,
     /// As it was last given to the ledger.
     memory: Memory,
     memory_due: Instant,
@@ -103,8 +111,16 @@ pub(super) fn start(
     let notices = watch::Sender::new(notices_of(&incidents, &[]));
     let (firing, fires) = watch::channel(BTreeSet::new());
     let looked_at = watch::Sender::new(Instant::now());
-    let judging =
-        Judging { belief: belief.subscribe(), notices: notices.subscribe(), firing, looked_at: looked_at.subscribe() };
+    let shown = watch::Sender::new(Arc::new(incidents.values().cloned().collect()));
+    let (found, verdicts) = mpsc::channel(VERDICTS_MAX);
+    let judging = Judging {
+        belief: belief.subscribe(),
+        notices: notices.subscribe(),
+        firing,
+        looked_at: looked_at.subscribe(),
+        incidents: shown.subscribe(),
+        verdicts: found,
+    };
     let unwritten = remembered(&wiring.state, ledger::UNWRITTEN)?;
     let (ledger, scribe) = ledger::open(wiring.intake.clone(), Arc::clone(&wiring.state), notices, unwritten);
     group.spawn("ledger", scribe.run());
@@ -118,6 +134,8 @@ pub(super) fn start(
         ledger,
         told: 0,
         incidents,
+        shown,
+        verdicts,
         memory: Memory::default(),
         memory_due: Instant::now(),
         samples_due: Instant::now(),
@@ -163,6 +181,7 @@ impl Court {
                     let changes = self.correlator.alerts(&fires, self.wiring.clock.now());
                     self.keep(changes);
                 }
+                Some(found) = self.verdicts.recv() => self.conclude(&found),
                 _ = ticks.tick() => self.tick(),
             }
         }
@@ -245,14 +264,32 @@ impl Court {
             self.incidents.insert(incident.id.clone(), incident.clone());
         }
         let incidents = changes.into_iter().map(|change| change.incident).collect();
+        self.show_incidents();
         self.memory = self.current_memory();
         let notices = self.current_notices();
         self.ledger.incidents(incidents, self.memory.clone(), notices);
     }
 
+    /// Takes in what was found about a cause, also of an incident that has settled.
+    fn conclude(&mut self, found: &Found) {
+        let change = self.correlator.explained(&found.incident, &found.verdict).or_else(|| {
+            let incident = self.incidents.get_mut(&found.incident)?;
+            incident.conclude(&found.verdict);
+            Some(IncidentChange { kind: IncidentChangeKind::Updated, incident: incident.clone() })
+        });
+        self.keep(change.into_iter().collect());
+    }
+
+    fn show_incidents(&self) {
+        self.shown.send_replace(Arc::new(self.incidents.values().cloned().collect()));
+    }
+
     fn forget_old(&mut self, now: Timestamp) {
         let before = self.incidents.len();
         self.incidents.retain(|_, incident| is_recent(incident, now));
+        if self.incidents.len() != before {
+            self.show_incidents();
+        }
         if self.incidents.len() != before || self.told != self.incidents.len() {
             let notices = self.current_notices();
             self.ledger.notices(notices);
@@ -314,6 +351,18 @@ fn as_json(value: &impl Serialize) -> String {
     serde_json::to_string(value).unwrap_or_default()
 }
 
+/// What is known now, for messages: what happened, why, what proves it, and what to do.
+fn description(incident: &Incident) -> String {
+    let mut lines = vec![incident.title.clone()];
+    lines.extend(incident.verdict.as_ref().map(|verdict| format!("Cause: {verdict}")));
+    if let Some(cause) = incident.likely_cause() {
+        let proofs = cause.evidence.iter().take(PROOF_LINES_MAX);
+        lines.extend(proofs.map(|one| format!("{}  {}: {}", one.time, one.sign, one.text)));
+        lines.push(format!("What to do: {}", cause.advice));
+    }
+    lines.join("\n")
+}
+
 fn notice(incident: &Incident, belief: &[Cluster]) -> IncidentNotice {
     let cluster = belief.iter().find(|cluster| cluster.name == incident.cluster);
     let members = cluster.map_or(&[][..], |cluster| &cluster.members[..]);
@@ -323,8 +372,8 @@ fn notice(incident: &Incident, belief: &[Cluster]) -> IncidentNotice {
         cluster: incident.cluster.clone(),
         title: incident.title.clone(),
         severity: severity(incident.severity).to_owned(),
-        cause: incident.causes.first().map(|cause| cause.name.clone()),
-        description: incident.title.clone(),
+        cause: incident.likely_cause().map(|cause| cause.name.clone()),
+        description: description(incident),
         opened_at: incident.opened_at,
         settled_at: incident.settled_at,
         timeline: incident.events.iter().skip(skip).cloned().collect(),

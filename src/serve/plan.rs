@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::anyhow;
@@ -12,6 +13,7 @@ use crate::collect::config::HttpUrl;
 use crate::collect::logs::glob;
 use crate::config::{self, AuthMode, Config, DEFAULT_LISTEN};
 use crate::http::listen::TlsFiles;
+use crate::incident::causes::{self, Catalogue};
 use crate::notify::config::Compiled;
 use crate::platform::yaml::{self, Node, Problem};
 use crate::rules::{self, RuleGroup, promql_data, shipped};
@@ -24,6 +26,7 @@ const RULES_EVERY: Duration = Duration::from_secs(15);
 pub(super) struct Plan {
     pub(super) config: Config,
     pub(super) rules: Vec<RuleGroup>,
+    pub(super) causes: Arc<Catalogue>,
     file: String,
     root: Node,
 }
@@ -53,7 +56,11 @@ impl Plan {
             problems.extend(found);
             Vec::new()
         });
-        let plan = Self { config, rules, file, root };
+        let causes = load_causes(&config, &file, &root).unwrap_or_else(|found| {
+            problems.extend(found);
+            Catalogue::default()
+        });
+        let plan = Self { config, rules, causes: Arc::new(causes), file, root };
         if let Err(found) = plan.config.alerting().compile(&plan.file, &plan.root) {
             problems.extend(texts(&found));
         }
@@ -117,6 +124,43 @@ fn load_rules(config: &Config, file: &str, root: &Node) -> Result<Vec<RuleGroup>
     found.finish()
 }
 
+/// The causes of the files that are named, or those that come with the program.
+fn load_causes(config: &Config, file: &str, root: &Node) -> Result<Catalogue, Vec<String>> {
+    let Some(patterns) = &config.cause_files else {
+        return causes::shipped::catalogue().map_err(|problems| texts(&problems));
+    };
+    let (files, mut problems) = read_files(("cause_files", patterns), (file, root));
+    let loaded = Catalogue::load(files.iter().map(|(name, text)| (name.as_str(), text.as_str())));
+    problems.extend(loaded.as_ref().err().map(|found| texts(found)).unwrap_or_default());
+    match loaded {
+        Ok(catalogue) if problems.is_empty() => Ok(catalogue),
+        _ => Err(problems),
+    }
+}
+
+/// Names and texts of the files that the patterns of one key match, relative to the configuration file; and what is
+/// wrong with the patterns.
+fn read_files((key, patterns): (&str, &[String]), (file, root): (&str, &Node)) -> (Vec<(String, String)>, Vec<String>) {
+    let (mut found, mut problems) = (Vec::new(), Vec::new());
+    let base = Path::new(file).parent().unwrap_or(Path::new("."));
+    let places = root.get(key).map(Node::items).unwrap_or_default();
+    for (index, pattern) in patterns.iter().enumerate() {
+        let files = glob::expand(&base.join(pattern)).files;
+        if files.is_empty() {
+            let place = places.get(index).unwrap_or(root);
+            let (line, column) = (place.line, place.column);
+            problems.push(format!("{file}:{line}:{column}: {pattern:?} matches no file"));
+        }
+        for path in files {
+            match std::fs::read_to_string(&path) {
+                Ok(text) => found.push((path.display().to_string(), text)),
+                Err(error) => problems.push(format!("read {}: {error}", path.display())),
+            }
+        }
+    }
+    (found, problems)
+}
+
 #[derive(Default)]
 struct Loaded {
     groups: Vec<RuleGroup>,
@@ -126,22 +170,10 @@ struct Loaded {
 impl Loaded {
     /// Loads what the patterns of one key match; they are relative to the configuration file.
     fn files((key, patterns): (&str, &[String]), (file, root): (&str, &Node), check: rules::file::CheckFn<'_>) -> Self {
-        let mut found = Self::default();
-        let base = Path::new(file).parent().unwrap_or(Path::new("."));
-        let places = root.get(key).map(Node::items).unwrap_or_default();
-        for (index, pattern) in patterns.iter().enumerate() {
-            let files = glob::expand(&base.join(pattern)).files;
-            if files.is_empty() {
-                let place = places.get(index).unwrap_or(root);
-                let (line, column) = (place.line, place.column);
-                found.problems.push(format!("{file}:{line}:{column}: {pattern:?} matches no file"));
-            }
-            for path in files {
-                match std::fs::read_to_string(&path) {
-                    Ok(text) => found.load(&path.display().to_string(), &text, check),
-                    Err(error) => found.problems.push(format!("read {}: {error}", path.display())),
-                }
-            }
+        let (files, problems) = read_files((key, patterns), (file, root));
+        let mut found = Self { problems, ..Self::default() };
+        for (name, text) in files {
+            found.load(&name, &text, check);
         }
         found
     }

@@ -126,10 +126,10 @@ impl Search<'_> {
     }
 
     fn hits(&self, expr: &LogExpr) -> Vec<usize> {
-        let records = &self.scene.records;
+        let (engine, records) = (logql::Engine::default(), &self.scene.records);
         let fits = |index: usize| {
             let Some(record) = records.get(index) else { return false };
-            record.at >= self.window.0 && record.at < self.window.1 && expr.apply(record).is_some()
+            record.at >= self.window.0 && record.at < self.window.1 && engine.line(expr, record).is_some()
         };
         match expr.required_values("event") {
             Some(events) => {

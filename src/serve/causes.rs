@@ -1,0 +1,111 @@
+//! Looks for the causes of open and recently settled incidents, again and again while evidence comes in.
+//!
+//! Bounded: one incident at a time, each at most every 2 s while it is young and more rarely later. Logs that arrive
+//! late, such as those of a host that was away, still count for a while after the incident has settled.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+use tracing::{info, warn};
+
+use super::Stores;
+use crate::incident::causes::{Case, Catalogue, CauseError, LOOK_BACK_MAX};
+use crate::model::Timestamp;
+use crate::model::incident::{Incident, Verdict};
+use crate::platform::clock::Clock;
+use crate::platform::error::chain;
+use crate::platform::tasks::{TaskGroup, blocking};
+use crate::query::promql::SeriesSource;
+
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// An incident is young for so long after its opening or its settling.
+const YOUNG: Duration = Duration::from_mins(5);
+const YOUNG_EVERY: Duration = Duration::from_secs(2);
+const OLD_EVERY: Duration = Duration::from_secs(30);
+/// Later evidence belongs to what came of it, not to its cause.
+const LOOK_AHEAD: Duration = Duration::from_mins(30);
+/// Verdicts that may wait for the judge's task.
+pub(super) const VERDICTS_MAX: usize = 64;
+
+/// What was found about an incident.
+#[derive(Debug)]
+pub(super) struct Found {
+    pub(super) incident: String,
+    pub(super) verdict: Verdict,
+}
+
+/// What is known of an incident that is looked at.
+#[derive(Debug)]
+struct Watched {
+    due: Instant,
+    verdict: Option<Verdict>,
+}
+
+/// Starts the task.
+pub(super) fn start(
+    catalogue: Arc<Catalogue>,
+    stores: &Stores,
+    (incidents, found): (watch::Receiver<Arc<Vec<Incident>>>, mpsc::Sender<Found>),
+    (group, clock): (&TaskGroup, Clock),
+) {
+    let stores = stores.clone();
+    group.spawn_until_stop("causes", async move {
+        let mut ticks = tokio::time::interval(LOOK_EVERY);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut known: BTreeMap<String, Watched> = BTreeMap::new();
+        loop {
+            ticks.tick().await;
+            let current = Arc::clone(&incidents.borrow());
+            known.retain(|id, _| current.iter().any(|incident| incident.id == *id));
+            for incident in current.iter() {
+                let now = clock.now();
+                let watched =
+                    known.entry(incident.id.clone()).or_insert(Watched { due: Instant::now(), verdict: None });
+                if Instant::now() < watched.due {
+                    continue;
+                }
+                watched.due = Instant::now() + pause(incident, now);
+                let (catalogue, stores, one) = (Arc::clone(&catalogue), stores.clone(), incident.clone());
+                let explained = blocking(move || explain(&catalogue, &stores, &one, now)).await;
+                match explained {
+                    Ok(verdict) if watched.verdict.as_ref() != Some(&verdict) => {
+                        info!(id = incident.id, verdict = verdict.text, "cause of an incident");
+                        watched.verdict = Some(verdict.clone());
+                        if found.send(Found { incident: incident.id.clone(), verdict }).await.is_err() {
+                            return;
+                        }
+                    }
+                    Ok(_) => {}
+                    Err(error) => warn!(id = incident.id, error = %chain(&error), "causes could not be looked for"),
+                }
+            }
+        }
+    });
+}
+
+/// Until an incident is looked at again.
+fn pause(incident: &Incident, now: Timestamp) -> Duration {
+    let since = incident.settled_at.unwrap_or(incident.opened_at);
+    if now.since(since) < YOUNG { YOUNG_EVERY } else { OLD_EVERY }
+}
+
+fn explain(
+    catalogue: &Catalogue,
+    stores: &Stores,
+    incident: &Incident,
+    now: Timestamp,
+) -> Result<Verdict, CauseError> {
+    let case = Case {
+        cluster: &incident.cluster,
+        opened_at: Some(incident.opened_at),
+        start: incident.opened_at - LOOK_BACK_MAX,
+        end: (incident.opened_at + LOOK_AHEAD).min(now),
+        events: &incident.events,
+        alerts: &incident.alerts,
+    };
+    let metrics: &dyn SeriesSource = &*stores.metrics;
+    catalogue.explain(&case, &*stores.logs, Some(metrics))
+}
