@@ -8,8 +8,8 @@ use clap::Args;
 
 use super::{complain, say};
 use crate::agent::AgentConfig;
-use crate::incident::causes::test_runner::{Recording, TestFiles};
 use crate::incident::causes;
+use crate::incident::causes::test_runner::{Recording, TestFiles};
 use crate::platform::error::chain;
 use crate::platform::yaml::{self, Node, NodeValue, Problem};
 use crate::postmortem::gather::{GatherOptions, gather};
@@ -178,7 +178,8 @@ fn is_cause_test(name: &str, text: &str) -> bool {
 fn test_causes(name: &str, text: &str, base: &Path) -> Result<usize, Vec<Problem>> {
     let recording = |folder: &str| {
         let options = GatherOptions::default();
-        let gathered = gather(&[base.join(folder)], &options).map_err(|error| format!("{folder}: {}", chain(&error)))?;
+        let gathered =
+            gather(&[base.join(folder)], &options).map_err(|error| format!("{folder}: {}", chain(&error)))?;
         let cluster = gathered.survey.cluster.value.clone();
         Ok(Recording { cluster, records: gathered.records })
     };

@@ -8,10 +8,10 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 
 use super::client::{Client, ServerArgs};
-use crate::platform::http_client::percent_encode;
 use super::{print_table, say};
 use crate::model::Timestamp;
 use crate::platform::clock::Clock;
+use crate::platform::http_client::percent_encode;
 use crate::store::state::StateStore;
 use crate::store::state::tokens::Role;
 

@@ -237,4 +237,3 @@ fn text(causes: &[crate::model::incident::Cause], scene: &Scene) -> String {
         None => "Not enough evidence for any known cause".to_owned(),
     }
 }
-

@@ -92,12 +92,7 @@ fn pause(incident: &Incident, now: Timestamp) -> Duration {
     if now.since(since) < YOUNG { YOUNG_EVERY } else { OLD_EVERY }
 }
 
-fn explain(
-    catalogue: &Catalogue,
-    stores: &Stores,
-    incident: &Incident,
-    now: Timestamp,
-) -> Result<Verdict, CauseError> {
+fn explain(catalogue: &Catalogue, stores: &Stores, incident: &Incident, now: Timestamp) -> Result<Verdict, CauseError> {
     let case = Case {
         cluster: &incident.cluster,
         opened_at: Some(incident.opened_at),

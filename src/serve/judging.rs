@@ -18,11 +18,13 @@ use tracing::{error, info};
 
 use ledger::{Ledger, Memory, Notices};
 
+use super::causes::{Found, VERDICTS_MAX};
 use crate::cluster::{Judge, JudgeMemory, JudgeOptions};
 use crate::collect::FastProbe;
 use crate::http::v1::Belief;
-use super::causes::{Found, VERDICTS_MAX};
-use crate::incident::{Correlator, CorrelatorMemory, CorrelatorOptions, FiringAlert, IncidentChange, IncidentChangeKind};
+use crate::incident::{
+    Correlator, CorrelatorMemory, CorrelatorOptions, FiringAlert, IncidentChange, IncidentChangeKind,
+};
 use crate::intake::Intake;
 use crate::model::alert::{IncidentNotice, MemberNotice};
 use crate::model::cluster::Cluster;

@@ -303,11 +303,8 @@ impl Loader<'_> {
 
     fn look(&mut self, raw: &RawSign, node: &Node, about: About) -> Option<Look> {
         let at = |key: &str| node.get(key).unwrap_or(node);
-        let fits: &[(&str, &[&str])] = &[
-            ("logql", &["at_least", "members", "absent"]),
-            ("promql", &["absent"]),
-            ("silent", &["for"]),
-        ];
+        let fits: &[(&str, &[&str])] =
+            &[("logql", &["at_least", "members", "absent"]), ("promql", &["absent"]), ("silent", &["for"])];
         let ways: Vec<_> = fits.iter().filter(|(key, _)| node.get(key).is_some()).collect();
         let [(way, keys)] = ways[..] else {
             self.problem(node, "exactly one of `logql`, `promql` and `silent` says how a sign is looked up");

@@ -2,8 +2,8 @@
 
 use std::cmp::Ordering;
 
-use crate::model::incident::{Cause, Confidence, Evidence};
 use crate::model::Timestamp;
+use crate::model::incident::{Cause, Confidence, Evidence};
 
 use super::file::{CauseRule, Sign};
 use super::signs::Finding;
@@ -67,7 +67,10 @@ pub(super) fn rank(assessments: Vec<Assessment<'_>>) -> Vec<Cause> {
 fn order(a: &Ranked<'_>, b: &Ranked<'_>) -> Ordering {
     let aside = a.assessment.is_aside.cmp(&b.assessment.is_aside);
     let sure = b.confidence.cmp(&a.confidence);
-    aside.then(sure).then_with(|| b.score.total_cmp(&a.score)).then_with(|| a.assessment.rule.name.cmp(&b.assessment.rule.name))
+    aside
+        .then(sure)
+        .then_with(|| b.score.total_cmp(&a.score))
+        .then_with(|| a.assessment.rule.name.cmp(&b.assessment.rule.name))
 }
 
 fn best_scores(ranked: &[Ranked<'_>]) -> Vec<(String, f64)> {
@@ -205,11 +208,13 @@ impl Ranked<'_> {
 }
 
 fn proofs(findings: &[Finding]) -> impl Iterator<Item = Evidence> {
-    findings.iter().filter_map(|finding| match finding {
-        Finding::Proven(proof) => Some(proof.evidence.clone()),
-        _ => None,
-    })
-    .flatten()
+    findings
+        .iter()
+        .filter_map(|finding| match finding {
+            Finding::Proven(proof) => Some(proof.evidence.clone()),
+            _ => None,
+        })
+        .flatten()
 }
 
 /// Signs that were looked for and not found, and those that could not be seen.

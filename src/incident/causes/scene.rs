@@ -174,8 +174,8 @@ impl<'a> Reader<'a> {
                 self.effect_of_message(record.at, (source, member, event));
             }
         }
-        let wanted = event.is_some_and(|event| self.interest.events.contains(event))
-            || self.interest.sources.contains(source);
+        let wanted =
+            event.is_some_and(|event| self.interest.events.contains(event)) || self.interest.sources.contains(source);
         if !wanted {
             return;
         }

@@ -45,12 +45,7 @@ pub(super) struct Proof {
 }
 
 /// Looks a sign up for one set of values.
-pub(super) fn look_up(
-    sign: &Sign,
-    scene: &Scene,
-    metrics: Option<&dyn SeriesSource>,
-    bindings: &Bindings,
-) -> Finding {
+pub(super) fn look_up(sign: &Sign, scene: &Scene, metrics: Option<&dyn SeriesSource>, bindings: &Bindings) -> Finding {
     let anchor = match sign.around {
         Around::Opening => scene.opened_at,
         Around::Takeover => scene.taken_over_at.unwrap_or(scene.opened_at),
@@ -177,7 +172,8 @@ impl Search<'_> {
             let source = record.stream.get("source").unwrap_or("");
             let member = member_of(record);
             let cluster = self.bindings.get(Variable::Cluster).unwrap_or("");
-            let text = if member.is_empty() { shorten(&record.line) } else { format!("{member}: {}", shorten(&record.line)) };
+            let text =
+                if member.is_empty() { shorten(&record.line) } else { format!("{member}: {}", shorten(&record.line)) };
             self.evidence(source, record.at, text, links::logs(cluster, member, source, record.at))
         });
         Proof { at, evidence: evidence.collect() }
@@ -192,7 +188,8 @@ impl Search<'_> {
         }
         let mut known = false;
         for (key, pulse) in streams {
-            let Some(threshold) = usual_pause(pulse, self.scene.opened_at).map(|usual| at_least.max(usual.mul_f64(PAUSES)))
+            let Some(threshold) =
+                usual_pause(pulse, self.scene.opened_at).map(|usual| at_least.max(usual.mul_f64(PAUSES)))
             else {
                 continue;
             };
@@ -200,10 +197,14 @@ impl Search<'_> {
             if let Some((from, to)) = self.gap(key, pulse, threshold) {
                 let length = to.since(from).as_secs_f64();
                 let goes_on = if to >= self.scene.end { "to the end" } else { "then it wrote again" };
-                let text = format!("{} wrote nothing from {} for {length:.0} s, {goes_on}", stream_name(key), clock(from));
+                let text =
+                    format!("{} wrote nothing from {} for {length:.0} s, {goes_on}", stream_name(key), clock(from));
                 let cluster = self.bindings.get(Variable::Cluster).unwrap_or("");
                 let link = links::logs(cluster, &key.1, &key.0, from);
-                return Ok(Finding::Proven(Proof { at: from, evidence: vec![self.evidence(&key.0, from, text, link)] }));
+                return Ok(Finding::Proven(Proof {
+                    at: from,
+                    evidence: vec![self.evidence(&key.0, from, text, link)],
+                }));
             }
         }
         Ok(if known { Finding::NotFound } else { Finding::Unobserved("the stream wrote too rarely".to_owned()) })
@@ -220,12 +221,7 @@ impl Search<'_> {
         })
     }
 
-    fn samples(
-        &self,
-        expr: &str,
-        metrics: Option<&dyn SeriesSource>,
-        absent: bool,
-    ) -> Result<Finding, Variable> {
+    fn samples(&self, expr: &str, metrics: Option<&dyn SeriesSource>, absent: bool) -> Result<Finding, Variable> {
         let text = self.bindings.fill(expr)?;
         let (Some(source), Ok(parsed)) = (metrics, promql::parse(&text)) else {
             return Ok(Finding::Unobserved("no metrics".to_owned()));
@@ -250,7 +246,8 @@ impl Search<'_> {
             Ok(_) => Vec::new(),
             Err(error) => return Ok(Finding::Unobserved(format!("{text}: {error}"))),
         };
-        let first = series.iter().filter_map(|one| Some((one.points.first()?, &one.labels))).min_by_key(|(p, _)| p.at_ms);
+        let first =
+            series.iter().filter_map(|one| Some((one.points.first()?, &one.labels))).min_by_key(|(p, _)| p.at_ms);
         let link = links::metrics(&text, self.window);
         Ok(match (first, absent) {
             (Some((point, labels)), false) => {

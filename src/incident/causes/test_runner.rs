@@ -109,8 +109,7 @@ pub fn run(file: &str, text: &str, files: &TestFiles<'_>) -> Result<CauseReport,
     let catalogue = match &tests.cause_files {
         None => shipped::catalogue()?,
         Some(paths) => {
-            let texts: Result<Vec<_>, _> =
-                paths.iter().map(|path| Ok((path.as_str(), (files.text)(path)?))).collect();
+            let texts: Result<Vec<_>, _> = paths.iter().map(|path| Ok((path.as_str(), (files.text)(path)?))).collect();
             let texts = texts.map_err(|error: String| problem("cause_files", error))?;
             Catalogue::load(texts.iter().map(|(path, text)| (*path, text.as_str())))?
         }
@@ -158,7 +157,8 @@ impl Expected {
             Self::Cause(expected) => {
                 let rank = expected.rank.unwrap_or(1);
                 let fits = verdict.causes.get(rank.saturating_sub(1)).is_some_and(|cause| expected.fits(cause));
-                (!fits).then(|| format!("expected {} as number {rank}, found {}", expected.show(), show(&verdict.causes)))
+                (!fits)
+                    .then(|| format!("expected {} as number {rank}, found {}", expected.show(), show(&verdict.causes)))
             }
         }
     }
