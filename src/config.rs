@@ -34,10 +34,10 @@ pub struct Config {
     pub scrape_configs: Vec<ScrapeConfig>,
     /// Rule files; with `*` and `?` in the last component. Absent: the rules that come with the program.
     pub rule_files: Option<Vec<String>>,
-    /// Files of causes, likewise. Absent: the catalogue that comes with the program.
-    pub cause_files: Option<Vec<String>>,
     /// Rule files whose expressions are LogQL.
     pub logql_rule_files: Vec<String>,
+    /// Cause files. Absent: the catalogue that comes with the program.
+    pub cause_files: Option<Vec<String>>,
     /// As Loki's limits of these names.
     pub loki: LokiConfig,
     pub storage: StorageConfig,
@@ -71,7 +71,6 @@ impl Config {
             ("tls", self.tls != running.tls),
             ("external_url", self.external_url != running.external_url),
             ("loki", self.loki != running.loki),
-            ("cause_files", self.cause_files != running.cause_files),
         ];
         changes.into_iter().filter(|(_, is_changed)| *is_changed).map(|(key, _)| key).collect()
     }
@@ -183,8 +182,8 @@ pub fn read(file: &str, root: &Node) -> (Config, Vec<Problem>) {
 fn readable_parts(file: &str, root: &Node) -> Config {
     let mut config = Config {
         rule_files: part(file, root, "rule_files").unwrap_or_default(),
-        cause_files: part(file, root, "cause_files").unwrap_or_default(),
         logql_rule_files: part(file, root, "logql_rule_files").unwrap_or_default(),
+        cause_files: part(file, root, "cause_files").unwrap_or_default(),
         ..Config::default()
     };
     // Together or not at all: a route is not wrong because the receivers cannot be read.

@@ -171,12 +171,12 @@ impl Correlator {
         Some(IncidentChange { kind: IncidentChangeKind::Updated, incident: incident.clone() })
     }
 
-    /// Takes in what is concluded about the cause; `None` when the incident is not open, or nothing changed.
-    pub fn conclude(&mut self, id: &str, verdict: &Verdict) -> Option<IncidentChange> {
+    /// Takes in what was concluded about the cause; `None` when the incident is not open.
+    pub fn explained(&mut self, id: &str, verdict: &Verdict) -> Option<IncidentChange> {
         let mut open = self.memory.clusters.values_mut().filter_map(|state| state.open.as_mut());
         let incident = open.find(|incident| incident.id == id)?;
-        let changed = incident.conclude(verdict);
-        changed.then(|| IncidentChange { kind: IncidentChangeKind::Updated, incident: incident.clone() })
+        incident.conclude(verdict);
+        Some(IncidentChange { kind: IncidentChangeKind::Updated, incident: incident.clone() })
     }
 
     /// Drops what is known about a cluster that is no longer watched; settles what is open.

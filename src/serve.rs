@@ -304,8 +304,10 @@ impl Server {
             alerting: Arc::clone(&server.alerting),
             log_options: plan.config.loki.engine_options(),
         };
+        let (incidents, verdicts) = (judging.incidents.clone(), judging.verdicts.clone());
+        let catalogue = Arc::clone(&plan.causes);
+        causes::start(catalogue, &server.stores, (incidents, verdicts), (&server.keepers, clock.clone()));
         alerting::start(desk, &judging, &server.brains, clock.clone());
-        causes::start(Arc::clone(&plan.causes), &server.stores, &judging, &server.brains, clock.clone());
         local_logs::start(&plan, &intake, &server.stores.logs, &server.collectors, clock.clone()).await?;
         let (belief, judged_at) = (judging.belief, judging.looked_at);
         let wired = Wired { clock, telemetry, intake, targets: collection.targets, belief, judged_at };

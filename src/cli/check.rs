@@ -8,7 +8,8 @@ use clap::Args;
 
 use super::{complain, say};
 use crate::agent::AgentConfig;
-use crate::incident::causes::{self, test_runner as cause_tests};
+use crate::incident::causes;
+use crate::incident::causes::test_runner::{Recording, TestFiles};
 use crate::platform::error::chain;
 use crate::platform::yaml::{self, Node, NodeValue, Problem};
 use crate::postmortem::gather::{GatherOptions, gather};
@@ -19,7 +20,7 @@ use crate::serve;
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "The kind of a file is found out: a file with `groups` holds rules, one with `causes` causes, one with `server` configures an agent,
+    after_help = "The kind of a file is found out: a file with `groups` holds rules, one with `server` configures an agent,
 anything else configures the server, and the rule files that it names are checked with it. The expressions of rules
 are PromQL; in a directory named `logql`, or with --logql, they are LogQL. Exit code 2 when there is a problem.
 
@@ -62,10 +63,11 @@ fn check_file(path: &Path, logql: bool) -> Result<&'static str, Vec<String>> {
         return check_rules((&name, &text), logql || is_in_logql_directory(path));
     }
     if root.get("causes").is_some() {
-        return causes::load(&name, &text).map(|_| "causes").map_err(texts);
+        causes::load(&name, &text).map_err(texts)?;
+        return Ok("causes");
     }
     if root.get("tests").is_some() {
-        return Err(vec![format!("{name}: these are tests of rules or causes; run them with `daraji test {name}`")]);
+        return Err(vec![format!("{name}: these are unit tests; run them with `daraji test {name}`")]);
     }
     let missing = texts(missing_files(&name, &root));
     let (kind, found) = if root.get("server").is_some() {
@@ -117,32 +119,9 @@ fn is_in_logql_directory(path: &Path) -> bool {
     path.parent().and_then(Path::file_name).is_some_and(|name| name == "logql")
 }
 
-/// Runs the tests of causes of a file; how many failed.
-fn test_causes(name: &str, text: &str, base: &Path) -> anyhow::Result<usize> {
-    let files = cause_tests::TestFiles {
-        recording: &|folder| {
-            let gathered = gather(&[base.join(folder)], &GatherOptions::default()).map_err(|error| chain(&error))?;
-            Ok(cause_tests::Recording { cluster: gathered.survey.cluster.value, records: gathered.records })
-        },
-        text: &|file| std::fs::read_to_string(base.join(file)).map_err(|error| format!("{file}: {error}")),
-    };
-    match cause_tests::run(name, text, &files) {
-        Ok(report) => {
-            for failure in &report.failures {
-                complain(&format!("{name}: {failure}"));
-            }
-            if report.failures.is_empty() {
-                say(&format!("{name}: {} tests passed", report.tests));
-            }
-            Ok(report.failures.len())
-        }
-        Err(problems) => anyhow::bail!("{}", problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")),
-    }
-}
-
 #[derive(Debug, Args)]
 pub(super) struct TestArgs {
-    /// Tests of rules in promtool's `test rules` format, or of causes on recorded logs
+    /// Files in promtool's `test rules` format
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
 }
@@ -153,8 +132,16 @@ pub(super) fn test(args: &TestArgs) -> anyhow::Result<ExitCode> {
         let name = path.display().to_string();
         let text = std::fs::read_to_string(path).with_context(|| format!("read {name}"))?;
         let base = path.parent().unwrap_or(Path::new("."));
-        if text.lines().any(|line| line.trim_start().trim_start_matches(['-', ' ', '{']).starts_with("recording:")) {
-            failed += test_causes(&name, &text, base)?;
+        if is_cause_test(&name, &text) {
+            match test_causes(&name, &text, base) {
+                Ok(failures) => failed += failures,
+                Err(problems) => {
+                    for problem in problems {
+                        complain(&problem.to_string());
+                    }
+                    return Ok(ExitCode::from(2));
+                }
+            }
             continue;
         }
         let engine = TestEngine {
@@ -179,4 +166,32 @@ pub(super) fn test(args: &TestArgs) -> anyhow::Result<ExitCode> {
         }
     }
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Tests of causes name recordings, tests of rules do not.
+fn is_cause_test(name: &str, text: &str) -> bool {
+    let tests = yaml::parse(name, text).ok();
+    tests.is_some_and(|root| {
+        root.get("tests").is_some_and(|tests| tests.items().iter().any(|test| test.get("recording").is_some()))
+    })
+}
+
+/// Runs tests of causes; the number of failures.
+fn test_causes(name: &str, text: &str, base: &Path) -> Result<usize, Vec<Problem>> {
+    let recording = |folder: &str| {
+        let options = GatherOptions::default();
+        let gathered =
+            gather(&[base.join(folder)], &options).map_err(|error| format!("{folder}: {}", chain(&error)))?;
+        let cluster = gathered.survey.cluster.value.clone();
+        Ok(Recording { cluster, records: gathered.records })
+    };
+    let text_of = |file: &str| std::fs::read_to_string(base.join(file)).map_err(|error| format!("{file}: {error}"));
+    let report = causes::test_runner::run(name, text, &TestFiles { recording: &recording, text: &text_of })?;
+    if report.failures.is_empty() {
+        say(&format!("{name}: {} tests passed", report.tests));
+    }
+    for failure in &report.failures {
+        complain(&format!("{name}: {failure}"));
+    }
+    Ok(report.failures.len())
 }

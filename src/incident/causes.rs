@@ -236,3 +236,6 @@ fn text(causes: &[crate::model::incident::Cause], scene: &Scene) -> String {
         None => "Not enough evidence for any known cause".to_owned(),
     }
 }
+
+#[cfg(test)]
+mod tests;

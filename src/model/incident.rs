@@ -65,25 +65,24 @@ pub struct Incident {
 }
 
 impl Incident {
-    /// Takes in a verdict; whether it says anything new.
-    pub fn conclude(&mut self, verdict: &Verdict) -> bool {
-        let Verdict { text, causes, missing } = verdict;
-        let is_new = self.verdict.as_ref() != Some(text) || self.causes != *causes || self.missing != *missing;
-        self.verdict = Some(text.clone());
-        self.causes.clone_from(causes);
-        self.missing.clone_from(missing);
-        is_new
-    }
-
-    /// The likeliest cause, when it is sure enough to be acted upon.
-    pub fn told_cause(&self) -> Option<&Cause> {
-        self.causes.first().filter(|cause| cause.confidence >= Confidence::Medium)
-    }
-
     /// Whether there is more to tell than the alert that opened it: that alert is part of trouble in the HA cluster, or
     /// something else happened too.
     pub fn is_more_than_its_alert(&self) -> bool {
         self.opener.is_none() || self.is_ha || self.events.iter().any(|event| event.severity >= EventSeverity::Warning)
+    }
+}
+
+impl Incident {
+    /// Takes in what was concluded about the cause.
+    pub fn conclude(&mut self, verdict: &Verdict) {
+        self.causes.clone_from(&verdict.causes);
+        self.missing.clone_from(&verdict.missing);
+        self.verdict = Some(verdict.text.clone());
+    }
+
+    /// The likeliest cause, when it is more than a guess.
+    pub fn likely_cause(&self) -> Option<&Cause> {
+        self.causes.first().filter(|cause| cause.confidence > Confidence::Low)
     }
 }
 

@@ -1,105 +1,106 @@
-//! Why incidents happen: asks the cause catalogue about each that is open or has just settled, as evidence comes in.
+//! Looks for the causes of open and recently settled incidents, again and again while evidence comes in.
 //!
-//! It costs at most a twentieth of a core: after an answer that took long the next question waits longer.
+//! Bounded: one incident at a time, each at most every 2 s while it is young and more rarely later. Logs that arrive
+//! late, such as those of a host that was away, still count for a while after the incident has settled.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::Stores;
-use super::judging::Judging;
 use crate::incident::causes::{Case, Catalogue, CauseError, LOOK_BACK_MAX};
+use crate::model::Timestamp;
 use crate::model::incident::{Incident, Verdict};
 use crate::platform::clock::Clock;
 use crate::platform::error::chain;
 use crate::platform::tasks::{TaskGroup, blocking};
+use crate::query::promql::SeriesSource;
 
-/// A verdict is final so soon after the last evidence.
-const EVERY: Duration = Duration::from_secs(2);
-/// An incident that goes on for long is asked about less often.
-const EVERY_MAX: Duration = Duration::from_mins(1);
-/// Pauses are this many times as long as the answer took.
-const PAUSES: u32 = 20;
-/// Logs of a settled incident may come in this late: an agent that was cut off, a member that was dead.
-const LATE: Duration = Duration::from_mins(2);
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// An incident is young for so long after its opening or its settling.
+const YOUNG: Duration = Duration::from_mins(5);
+const YOUNG_EVERY: Duration = Duration::from_secs(2);
+const OLD_EVERY: Duration = Duration::from_secs(30);
+/// Later evidence belongs to what came of it, not to its cause.
+const LOOK_AHEAD: Duration = Duration::from_mins(30);
+/// Verdicts that may wait for the judge's task.
+pub(super) const VERDICTS_MAX: usize = 64;
 
-/// When an incident is asked about next.
+/// What was found about an incident.
 #[derive(Debug)]
-struct Turn {
+pub(super) struct Found {
+    pub(super) incident: String,
+    pub(super) verdict: Verdict,
+}
+
+/// What is known of an incident that is looked at.
+#[derive(Debug)]
+struct Watched {
     due: Instant,
-    asked: Option<Verdict>,
+    verdict: Option<Verdict>,
 }
 
 /// Starts the task.
-pub(super) fn start(catalogue: Arc<Catalogue>, stores: &Stores, judging: &Judging, group: &TaskGroup, clock: Clock) {
-    let (stores, judging) = (stores.clone(), judging.clone());
+pub(super) fn start(
+    catalogue: Arc<Catalogue>,
+    stores: &Stores,
+    (incidents, found): (watch::Receiver<Arc<Vec<Incident>>>, mpsc::Sender<Found>),
+    (group, clock): (&TaskGroup, Clock),
+) {
+    let stores = stores.clone();
     group.spawn_until_stop("causes", async move {
-        let mut turns: BTreeMap<String, Turn> = BTreeMap::new();
-        let mut ticks = tokio::time::interval(EVERY);
+        let mut ticks = tokio::time::interval(LOOK_EVERY);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut known: BTreeMap<String, Watched> = BTreeMap::new();
         loop {
             ticks.tick().await;
-            let incidents = Arc::clone(&judging.incidents.borrow());
-            let now = clock.now();
-            turns.retain(|id, _| incidents.iter().any(|incident| incident.id == *id));
-            for incident in incidents.iter() {
-                let is_over = incident.settled_at.is_some_and(|settled| now.since(settled) > LATE);
-                let turn =
-                    turns.entry(incident.id.clone()).or_insert_with(|| Turn { due: Instant::now(), asked: None });
-                // One that was settled long before a start has been asked about then.
-                if Instant::now() < turn.due || is_over && (turn.asked.is_some() || incident.verdict.is_some()) {
+            let current = Arc::clone(&incidents.borrow());
+            known.retain(|id, _| current.iter().any(|incident| incident.id == *id));
+            for incident in current.iter() {
+                let now = clock.now();
+                let watched =
+                    known.entry(incident.id.clone()).or_insert(Watched { due: Instant::now(), verdict: None });
+                if Instant::now() < watched.due {
                     continue;
                 }
-                let started = Instant::now();
-                let (asked, stores, catalogue) = (incident.clone(), stores.clone(), Arc::clone(&catalogue));
-                let clock = clock.clone();
-                let found = blocking(move || explain(&catalogue, &stores, &asked, &clock)).await;
-                turn.due = Instant::now() + pause(started.elapsed(), now.since(incident.opened_at));
-                match found {
-                    Ok(verdict) if turn.asked.as_ref() != Some(&verdict) => {
-                        info!(id = incident.id, "{}", verdict.text);
-                        turn.asked = Some(verdict.clone());
-                        if judging.verdicts.send((incident.id.clone(), verdict)).await.is_err() {
+                watched.due = Instant::now() + pause(incident, now);
+                let (catalogue, stores, one) = (Arc::clone(&catalogue), stores.clone(), incident.clone());
+                let explained = blocking(move || explain(&catalogue, &stores, &one, now)).await;
+                match explained {
+                    Ok(verdict) if watched.verdict.as_ref() != Some(&verdict) => {
+                        info!(id = incident.id, verdict = verdict.text, "cause of an incident");
+                        watched.verdict = Some(verdict.clone());
+                        if found.send(Found { incident: incident.id.clone(), verdict }).await.is_err() {
                             return;
                         }
                     }
                     Ok(_) => {}
-                    Err(error) => warn!(id = incident.id, error = %chain(&error), "the cause could not be looked for"),
+                    Err(error) => warn!(id = incident.id, error = %chain(&error), "causes could not be looked for"),
                 }
             }
         }
     });
 }
 
-fn explain(catalogue: &Catalogue, stores: &Stores, incident: &Incident, clock: &Clock) -> Result<Verdict, CauseError> {
+/// Until an incident is looked at again.
+fn pause(incident: &Incident, now: Timestamp) -> Duration {
+    let since = incident.settled_at.unwrap_or(incident.opened_at);
+    if now.since(since) < YOUNG { YOUNG_EVERY } else { OLD_EVERY }
+}
+
+fn explain(catalogue: &Catalogue, stores: &Stores, incident: &Incident, now: Timestamp) -> Result<Verdict, CauseError> {
     let case = Case {
         cluster: &incident.cluster,
         opened_at: Some(incident.opened_at),
         start: incident.opened_at - LOOK_BACK_MAX,
-        end: clock.now(),
+        end: (incident.opened_at + LOOK_AHEAD).min(now),
         events: &incident.events,
         alerts: &incident.alerts,
     };
-    catalogue.explain(&case, &*stores.logs, Some(&*stores.metrics))
-}
-
-/// How long to wait after an answer that took so long, about an incident of that age.
-fn pause(took: Duration, age: Duration) -> Duration {
-    EVERY.max(took * PAUSES).max(age / 60).min(EVERY_MAX)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pauses_bound_the_cost() {
-        let seconds = Duration::from_secs;
-        for (took_ms, age, expected) in [(5, 10, 2), (200, 10, 4), (60_000, 10, 60), (5, 600, 10), (5, 100_000, 60)] {
-            assert_eq!(pause(Duration::from_millis(took_ms), seconds(age)), seconds(expected), "{took_ms} {age}");
-        }
-    }
+    let metrics: &dyn SeriesSource = &*stores.metrics;
+    catalogue.explain(&case, &*stores.logs, Some(metrics))
 }

@@ -18,6 +18,7 @@ use tracing::{error, info};
 
 use ledger::{Ledger, Memory, Notices};
 
+use super::causes::{Found, VERDICTS_MAX};
 use crate::cluster::{Judge, JudgeMemory, JudgeOptions};
 use crate::collect::FastProbe;
 use crate::http::v1::Belief;
@@ -27,7 +28,7 @@ use crate::incident::{
 use crate::intake::Intake;
 use crate::model::alert::{IncidentNotice, MemberNotice};
 use crate::model::cluster::Cluster;
-use crate::model::incident::{Incident, Verdict};
+use crate::model::incident::Incident;
 use crate::model::sample::STALE_NAN;
 use crate::model::{Event, EventSeverity, Labels, Observation, Sample, Timestamp};
 use crate::platform::clock::Clock;
@@ -45,7 +46,8 @@ const OUTDATED_CHECK_EVERY: Duration = Duration::from_secs(1);
 /// A settled incident is still told to the alerts for this long, so that its end reaches everybody.
 const SETTLED_KEPT: Duration = Duration::from_mins(15);
 const EVENT_LINES_MAX: usize = 40;
-const VERDICTS_MAX: usize = 64;
+/// Pieces of evidence that a message shows.
+const PROOF_LINES_MAX: usize = 6;
 
 /// What the task needs of others.
 #[derive(Debug)]
@@ -68,10 +70,9 @@ pub(super) struct Judging {
     pub(super) firing: watch::Sender<BTreeSet<FiringAlert>>,
     /// When the judge last looked.
     pub(super) looked_at: watch::Receiver<Instant>,
-    /// The same incidents, with all that is known.
+    /// Incidents that are open or settled recently, for those who look for causes.
     pub(super) incidents: watch::Receiver<Arc<Vec<Incident>>>,
-    /// What is concluded about an incident's cause, by its id.
-    pub(super) verdicts: mpsc::Sender<(String, Verdict)>,
+    pub(super) verdicts: mpsc::Sender<Found>,
 }
 
 struct Court {
@@ -84,20 +85,14 @@ struct Court {
     /// How many incidents the alerts were last told of.
     told: usize,
     incidents: BTreeMap<String, Incident>,
-    recent: watch::Sender<Arc<Vec<Incident>>>,
+    shown: watch::Sender<Arc<Vec<Incident>>>,
+    verdicts: mpsc::Receiver<Found>,
     /// As it was last given to the ledger.
     memory: Memory,
     memory_due: Instant,
     samples_due: Instant,
     /// Series of the last round.
     series: BTreeSet<Labels>,
-}
-
-/// What reaches the task.
-struct Inbox {
-    observations: mpsc::Receiver<Vec<Observation>>,
-    firing: watch::Receiver<BTreeSet<FiringAlert>>,
-    verdicts: mpsc::Receiver<(String, Verdict)>,
 }
 
 /// Restores what was known and starts the task.
@@ -118,15 +113,15 @@ pub(super) fn start(
     let notices = watch::Sender::new(notices_of(&incidents, &[]));
     let (firing, fires) = watch::channel(BTreeSet::new());
     let looked_at = watch::Sender::new(Instant::now());
-    let recent = watch::Sender::new(Arc::new(incidents.values().cloned().collect::<Vec<_>>()));
-    let (verdicts, concluded) = mpsc::channel(VERDICTS_MAX);
+    let shown = watch::Sender::new(Arc::new(incidents.values().cloned().collect()));
+    let (found, verdicts) = mpsc::channel(VERDICTS_MAX);
     let judging = Judging {
         belief: belief.subscribe(),
         notices: notices.subscribe(),
         firing,
         looked_at: looked_at.subscribe(),
-        incidents: recent.subscribe(),
-        verdicts,
+        incidents: shown.subscribe(),
+        verdicts: found,
     };
     let unwritten = remembered(&wiring.state, ledger::UNWRITTEN)?;
     let (ledger, scribe) = ledger::open(wiring.intake.clone(), Arc::clone(&wiring.state), notices, unwritten);
@@ -141,7 +136,8 @@ pub(super) fn start(
         ledger,
         told: 0,
         incidents,
-        recent,
+        shown,
+        verdicts,
         memory: Memory::default(),
         memory_due: Instant::now(),
         samples_due: Instant::now(),
@@ -150,7 +146,7 @@ pub(super) fn start(
     };
     let stop = group.stop_token();
     group.spawn("judge", async move {
-        court.run(Inbox { observations, firing: fires, verdicts: concluded }, stop).await;
+        court.run(observations, fires, stop).await;
     });
     Ok(judging)
 }
@@ -165,8 +161,12 @@ fn is_recent(incident: &Incident, now: Timestamp) -> bool {
 }
 
 impl Court {
-    async fn run(mut self, inbox: Inbox, stop: tokio_util::sync::CancellationToken) {
-        let Inbox { mut observations, mut firing, mut verdicts } = inbox;
+    async fn run(
+        mut self,
+        mut observations: mpsc::Receiver<Vec<Observation>>,
+        mut firing: watch::Receiver<BTreeSet<FiringAlert>>,
+        stop: tokio_util::sync::CancellationToken,
+    ) {
         let mut ticks = tokio::time::interval(TICK_EVERY);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         self.forget_unwatched();
@@ -183,7 +183,7 @@ impl Court {
                     let changes = self.correlator.alerts(&fires, self.wiring.clock.now());
                     self.keep(changes);
                 }
-                Some((id, verdict)) = verdicts.recv() => self.conclude(&id, &verdict),
+                Some(found) = self.verdicts.recv() => self.conclude(&found),
                 _ = ticks.tick() => self.tick(),
             }
         }
@@ -265,30 +265,34 @@ impl Court {
             info!(id = incident.id, cluster = incident.cluster, kind = ?change.kind, title = incident.title, "incident");
             self.incidents.insert(incident.id.clone(), incident.clone());
         }
-        self.recent.send_replace(Arc::new(self.incidents.values().cloned().collect()));
         let incidents = changes.into_iter().map(|change| change.incident).collect();
+        self.show_incidents();
         self.memory = self.current_memory();
         let notices = self.current_notices();
         self.ledger.incidents(incidents, self.memory.clone(), notices);
     }
 
-    /// Takes in what was found out about the cause of an incident that is open or settled recently.
-    fn conclude(&mut self, id: &str, verdict: &Verdict) {
-        let open = self.correlator.conclude(id, verdict);
-        let settled = || {
-            let mut incident = self.incidents.get(id).filter(|incident| incident.settled_at.is_some())?.clone();
-            let kind = IncidentChangeKind::Updated;
-            incident.conclude(verdict).then_some(IncidentChange { kind, incident })
-        };
-        let changes = open.or_else(settled).into_iter().collect();
-        self.keep(changes);
+    /// Takes in what was found about a cause, also of an incident that has settled.
+    fn conclude(&mut self, found: &Found) {
+        let change = self.correlator.explained(&found.incident, &found.verdict).or_else(|| {
+            let incident = self.incidents.get_mut(&found.incident)?;
+            incident.conclude(&found.verdict);
+            Some(IncidentChange { kind: IncidentChangeKind::Updated, incident: incident.clone() })
+        });
+        self.keep(change.into_iter().collect());
+    }
+
+    fn show_incidents(&self) {
+        self.shown.send_replace(Arc::new(self.incidents.values().cloned().collect()));
     }
 
     fn forget_old(&mut self, now: Timestamp) {
         let before = self.incidents.len();
         self.incidents.retain(|_, incident| is_recent(incident, now));
+        if self.incidents.len() != before {
+            self.show_incidents();
+        }
         if self.incidents.len() != before || self.told != self.incidents.len() {
-            self.recent.send_replace(Arc::new(self.incidents.values().cloned().collect()));
             let notices = self.current_notices();
             self.ledger.notices(notices);
         }
@@ -349,6 +353,18 @@ fn as_json(value: &impl Serialize) -> String {
     serde_json::to_string(value).unwrap_or_default()
 }
 
+/// What is known now, for messages: what happened, why, what proves it, and what to do.
+fn description(incident: &Incident) -> String {
+    let mut lines = vec![incident.title.clone()];
+    lines.extend(incident.verdict.as_ref().map(|verdict| format!("Cause: {verdict}")));
+    if let Some(cause) = incident.likely_cause() {
+        let proofs = cause.evidence.iter().take(PROOF_LINES_MAX);
+        lines.extend(proofs.map(|one| format!("{}  {}: {}", one.time, one.sign, one.text)));
+        lines.push(format!("What to do: {}", cause.advice));
+    }
+    lines.join("\n")
+}
+
 fn notice(incident: &Incident, belief: &[Cluster]) -> IncidentNotice {
     let cluster = belief.iter().find(|cluster| cluster.name == incident.cluster);
     let members = cluster.map_or(&[][..], |cluster| &cluster.members[..]);
@@ -358,8 +374,8 @@ fn notice(incident: &Incident, belief: &[Cluster]) -> IncidentNotice {
         cluster: incident.cluster.clone(),
         title: incident.title.clone(),
         severity: severity(incident.severity).to_owned(),
-        cause: incident.told_cause().map(|cause| cause.name.clone()),
-        description: incident.verdict.clone().unwrap_or_else(|| incident.title.clone()),
+        cause: incident.likely_cause().map(|cause| cause.name.clone()),
+        description: description(incident),
         opened_at: incident.opened_at,
         settled_at: incident.settled_at,
         timeline: incident.events.iter().skip(skip).cloned().collect(),

@@ -13,7 +13,7 @@ use crate::collect::config::HttpUrl;
 use crate::collect::logs::glob;
 use crate::config::{self, AuthMode, Config, DEFAULT_LISTEN};
 use crate::http::listen::TlsFiles;
-use crate::incident::causes::{Catalogue, shipped as shipped_causes};
+use crate::incident::causes::{self, Catalogue};
 use crate::notify::config::Compiled;
 use crate::platform::yaml::{self, Node, Problem};
 use crate::rules::{self, RuleGroup, promql_data, shipped};
@@ -124,28 +124,23 @@ fn load_rules(config: &Config, file: &str, root: &Node) -> Result<Vec<RuleGroup>
     found.finish()
 }
 
+/// The causes of the files that are named, or those that come with the program.
 fn load_causes(config: &Config, file: &str, root: &Node) -> Result<Catalogue, Vec<String>> {
     let Some(patterns) = &config.cause_files else {
-        return shipped_causes::catalogue().map_err(|problems| texts(&problems));
+        return causes::shipped::catalogue().map_err(|problems| texts(&problems));
     };
-    let (found, mut problems) = named_files(("cause_files", patterns), (file, root));
-    let catalogue = Catalogue::load(found.iter().map(|(name, text)| (name.as_str(), text.as_str())));
-    match catalogue {
+    let (files, mut problems) = read_files(("cause_files", patterns), (file, root));
+    let loaded = Catalogue::load(files.iter().map(|(name, text)| (name.as_str(), text.as_str())));
+    problems.extend(loaded.as_ref().err().map(|found| texts(found)).unwrap_or_default());
+    match loaded {
         Ok(catalogue) if problems.is_empty() => Ok(catalogue),
-        Ok(_) => Err(problems),
-        Err(more) => {
-            problems.extend(texts(&more));
-            Err(problems)
-        }
+        _ => Err(problems),
     }
 }
 
-/// Name and text of each file that the patterns of one key match, and problems. Patterns are relative to the
-/// configuration file.
-fn named_files(
-    (key, patterns): (&str, &[String]),
-    (file, root): (&str, &Node),
-) -> (Vec<(String, String)>, Vec<String>) {
+/// Names and texts of the files that the patterns of one key match, relative to the configuration file; and what is
+/// wrong with the patterns.
+fn read_files((key, patterns): (&str, &[String]), (file, root): (&str, &Node)) -> (Vec<(String, String)>, Vec<String>) {
     let (mut found, mut problems) = (Vec::new(), Vec::new());
     let base = Path::new(file).parent().unwrap_or(Path::new("."));
     let places = root.get(key).map(Node::items).unwrap_or_default();
@@ -173,11 +168,12 @@ struct Loaded {
 }
 
 impl Loaded {
-    fn files(key: (&str, &[String]), place: (&str, &Node), check: rules::file::CheckFn<'_>) -> Self {
-        let (texts, problems) = named_files(key, place);
+    /// Loads what the patterns of one key match; they are relative to the configuration file.
+    fn files((key, patterns): (&str, &[String]), (file, root): (&str, &Node), check: rules::file::CheckFn<'_>) -> Self {
+        let (files, problems) = read_files((key, patterns), (file, root));
         let mut found = Self { problems, ..Self::default() };
-        for (file, text) in texts {
-            found.load(&file, &text, check);
+        for (name, text) in files {
+            found.load(&name, &text, check);
         }
         found
     }

@@ -100,20 +100,26 @@ impl Leaders {
         self.list.last().map(|(_, leader)| leader.as_str())
     }
 
-    fn says(&mut self, at: Timestamp, leader: &str, own_word: bool) {
+    /// Somebody names the leader. Returns whether it is another one than before.
+    fn says(&mut self, at: Timestamp, leader: &str, own_word: bool) -> bool {
         if own_word {
             self.own_word_at = Some(at);
         } else if self.own_word_at.is_some_and(|own| at.0 - own.0 < HEARSAY_NS) {
-            return;
+            return false;
+        }
+        let has_changed = self.now().is_some_and(|known| known != leader);
+        if has_changed {
+            self.takeovers.push((at, leader.to_owned()));
         }
         if self.now() != Some(leader) {
             self.list.push((at, leader.to_owned()));
         }
+        has_changed
     }
 
     /// A member says that it leads from now on.
     fn takes_over(&mut self, at: Timestamp, leader: &str) {
-        if self.now() != Some(leader) {
+        if self.now().is_none() {
             self.takeovers.push((at, leader.to_owned()));
         }
         self.says(at, leader, true);
@@ -203,19 +209,15 @@ impl<'a> Reader<'a> {
     fn leadership(&mut self, record: &LogRecord, (source, member, event): (&str, &str, &str)) {
         let at = record.at;
         let named = |field: &str| record.field(field).filter(|name| !name.is_empty() && *name != "None");
-        match (source, event) {
+        let has_changed = match (source, event) {
             ("patroni", "hb_leader" | "hb_standby_leader") => self.leaders.says(at, member, true),
-            ("patroni", "hb_replica") => {
-                if let Some(leader) = named("leader") {
-                    self.leaders.says(at, leader, false);
-                }
-            }
-            ("patroni", "lock_owner") => {
-                if let Some(owner) = named("owner") {
-                    self.leaders.says(at, owner, false);
-                }
-            }
-            _ => {}
+            ("patroni", "hb_replica") => named("leader").is_some_and(|leader| self.leaders.says(at, leader, false)),
+            ("patroni", "lock_owner") => named("owner").is_some_and(|owner| self.leaders.says(at, owner, false)),
+            _ => false,
+        };
+        if has_changed {
+            // The new leader's own log is not there, or not yet.
+            self.effect("leader_changed", at, effects::gravity("leader_changed"));
         }
     }
 

@@ -52,13 +52,7 @@ pub(super) fn look_up(sign: &Sign, scene: &Scene, metrics: Option<&dyn SeriesSou
     };
     let shifted = |offset: i64| Timestamp(anchor.0.saturating_add(offset));
     let window = (shifted(sign.from_ns).max(scene.start), shifted(sign.to_ns).min(scene.end));
-    let search = Search {
-        sign,
-        scene,
-        bindings: bindings.with_window(window.0, window.1),
-        window,
-        lines: logql::Engine::default(),
-    };
+    let search = Search { sign, scene, bindings: bindings.with_window(window.0, window.1), window };
     let found = match &sign.look {
         Look::Lines { any_of, at_least, members, absent } => search.lines(any_of, (*at_least, *members), *absent),
         Look::Silence { selector, at_least } => search.silence(selector, *at_least),
@@ -81,7 +75,6 @@ struct Search<'a> {
     scene: &'a Scene,
     bindings: Bindings,
     window: (Timestamp, Timestamp),
-    lines: logql::Engine,
 }
 
 impl Search<'_> {
@@ -128,10 +121,10 @@ impl Search<'_> {
     }
 
     fn hits(&self, expr: &LogExpr) -> Vec<usize> {
-        let records = &self.scene.records;
+        let (engine, records) = (logql::Engine::default(), &self.scene.records);
         let fits = |index: usize| {
             let Some(record) = records.get(index) else { return false };
-            record.at >= self.window.0 && record.at < self.window.1 && self.lines.line(expr, record).is_some()
+            record.at >= self.window.0 && record.at < self.window.1 && engine.line(expr, record).is_some()
         };
         match expr.required_values("event") {
             Some(events) => {

@@ -110,8 +110,8 @@ pub fn run(file: &str, text: &str, files: &TestFiles<'_>) -> Result<CauseReport,
         None => shipped::catalogue()?,
         Some(paths) => {
             let read: Result<Vec<_>, _> = paths.iter().map(|path| Ok((path.as_str(), (files.text)(path)?))).collect();
-            let read = read.map_err(|error: String| problem("cause_files", error))?;
-            Catalogue::load(read.iter().map(|(path, text)| (*path, text.as_str())))?
+            let named = read.map_err(|error: String| problem("cause_files", error))?;
+            Catalogue::load(named.iter().map(|(path, text)| (*path, text.as_str())))?
         }
     };
     let mut report = CauseReport::default();
