@@ -67,7 +67,8 @@ fn check_file(path: &Path, logql: bool) -> Result<&'static str, Vec<String>> {
         return Ok("causes");
     }
     if root.get("tests").is_some() {
-        return Err(vec![format!("{name}: these are unit tests; run them with `daraji test {name}`")]);
+        let what = if is_cause_test(&name, &text) { "causes" } else { "rules" };
+        return Err(vec![format!("{name}: these are unit tests of {what}; run them with `daraji test {name}`")]);
     }
     let missing = texts(missing_files(&name, &root));
     let (kind, found) = if root.get("server").is_some() {
