@@ -28,6 +28,8 @@ pub enum LaneState {
     Replica,
     /// Its PostgreSQL is being stopped, is down, or recovers.
     Down,
+    /// It led, somebody else took over, and nothing tells whether it still takes writes.
+    Unknown,
 }
 
 impl LaneState {
@@ -37,6 +39,7 @@ impl LaneState {
             Self::Primary => "primary without the key",
             Self::Replica => "replica",
             Self::Down => "down",
+            Self::Unknown => "not known",
         }
     }
 
@@ -46,6 +49,7 @@ impl LaneState {
             Self::Primary => "primary",
             Self::Replica => "replica",
             Self::Down => "down",
+            Self::Unknown => "unknown",
         }
     }
 }
@@ -148,7 +152,7 @@ fn lanes_of(incident: &Incident) -> Vec<Lane> {
                         lane.push(LaneChange { from: start, state: LaneState::Leader });
                     }
                     if lane.last().is_none_or(|last| last.state == LaneState::Leader) {
-                        lane.push(LaneChange { from: event.time, state: LaneState::Down });
+                        lane.push(LaneChange { from: event.time, state: LaneState::Unknown });
                     }
                 }
                 let lane = lanes.entry(member.clone()).or_default();

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::collect::logs::time::{ZoneSetting, parse_time};
 use crate::incident::causes::{Case, Catalogue, CauseError, LOOK_BACK_MAX};
 use crate::incident::report::{Account, Frame, Lane, LaneChange, LaneState, Line, short};
 use crate::incident::{Correlator, CorrelatorOptions, IncidentChange};
@@ -308,7 +309,7 @@ fn timeline(incident: &Incident, store: &LogStore, survey: &Survey) -> Result<Ve
             return ControlFlow::Continue(());
         }
         let member = record.stream.get("member").unwrap_or("");
-        let text = short(message_of(&record.line), 300);
+        let text = short(&message_of(record), 300);
         let same = |known: &&mut Line| known.member == member && known.source == source && known.event == event && known.proves.is_none();
         let repeated = lines.iter_mut().rev().take(6).find(same).filter(|_| proof.is_none() && !event.is_empty());
         match repeated {
@@ -344,13 +345,39 @@ fn thin(lines: &mut Vec<Line>) {
     lines.truncate(LINES_MAX);
 }
 
-/// The line without a time of its own in front: the timeline has one.
-fn message_of(line: &str) -> &str {
-    let is_time = |text: &str| text.len() > 19 && text.as_bytes().get(4) == Some(&b'-') && text.as_bytes().get(13) == Some(&b':');
-    if !is_time(line) {
-        return line;
+/// What a line says, without what the timeline shows beside it: time, process, prefix.
+fn message_of(record: &LogRecord) -> String {
+    let line = record.line.as_str();
+    match record.stream.get("source").unwrap_or("") {
+        "postgresql" => {
+            let word = record.field("severity_text").unwrap_or("");
+            let start = line.find(&format!("{word}:  ")).filter(|_| !word.is_empty()).unwrap_or(0);
+            line.get(start..).unwrap_or(line).to_owned()
+        }
+        _ if line.starts_with('{') => message_of_json(line).unwrap_or_else(|| line.to_owned()),
+        "pgbouncer" => line.split_once("] ").map_or(line, |(_, rest)| rest).to_owned(),
+        _ => {
+            let parsed = parse_time(line.as_bytes(), ZoneSetting::Fixed(0), None);
+            let rest = parsed.and_then(|time| line.get(time.length..)).unwrap_or(line);
+            rest.trim_start().to_owned()
+        }
     }
-    line.get(19..).map_or(line, |rest| rest.trim_start_matches(|c: char| c.is_ascii_digit() || matches!(c, ',' | '.' | ' ')))
+}
+
+/// The message of a JSON line, with the other short values behind it.
+fn message_of_json(line: &str) -> Option<String> {
+    const SHOWN: [&str; 4] = ["msg", "message", "level", "levelname"];
+    let json: serde_json::Map<String, serde_json::Value> = serde_json::from_str(line).ok()?;
+    let mut text = json.get("msg").or_else(|| json.get("message"))?.as_str()?.to_owned();
+    let others = json.iter().filter(|(name, _)| {
+        !SHOWN.contains(&name.as_str()) && !matches!(name.as_str(), "ts" | "asctime" | "caller" | "logger")
+    });
+    for (name, value) in others {
+        if let Some(value) = value.as_str().filter(|value| value.len() <= 100) {
+            text = format!("{text} {name}={value}");
+        }
+    }
+    Some(text)
 }
 
 /// The states of members from the beginning of the timeline to its end.

@@ -245,6 +245,9 @@ impl Watch {
         if old.is_empty() {
             return;
         }
+        if matches!(self.members.get(&old).and_then(|seen| seen.lane), Some(LaneState::Leader | LaneState::Primary)) {
+            self.lane(&old, record.at, LaneState::Unknown);
+        }
         let severity = if planned == "true" { EventSeverity::Notice } else { EventSeverity::Critical };
         let text = format!("{member} took over from {old}");
         let fields =
@@ -376,6 +379,8 @@ impl Watch {
             matches!(self.members.get(*name).and_then(|seen| seen.lane), Some(LaneState::Leader | LaneState::Primary))
         };
         let writable: BTreeSet<String> = self.members.keys().filter(writes).cloned().collect();
+        // While one may or may not take writes, nobody can say that no member does.
+        let is_dark = writable.is_empty() && self.members.values().any(|seen| seen.lane == Some(LaneState::Unknown));
         Cluster {
             name: self.cluster.clone(),
             health,
@@ -391,17 +396,21 @@ impl Watch {
             lock: None,
             dcs: None,
             config: None,
-            members: self.members.iter().filter(|(_, seen)| seen.lane.is_some()).map(|(name, seen)| self.member(name, seen)).collect(),
+            members: self.members.iter().filter(|(_, seen)| seen.lane.is_some()).map(|(name, seen)| self.member(name, seen, is_dark)).collect(),
         }
     }
 
-    fn member(&self, name: &str, seen: &Seen) -> Member {
+    fn member(&self, name: &str, seen: &Seen, is_dark: bool) -> Member {
         let is_leader = self.leader.as_deref() == Some(name);
         Member {
             name: name.to_owned(),
             role: if is_leader { Role::Primary } else { Role::Replica },
             state: if seen.streaming { "streaming" } else { "running" }.to_owned(),
-            writable: seen.lane.map(|lane| matches!(lane, LaneState::Leader | LaneState::Primary)),
+            writable: match seen.lane {
+                None | Some(LaneState::Unknown) => None,
+                Some(LaneState::Leader | LaneState::Primary) => Some(true),
+                Some(LaneState::Replica | LaneState::Down) => (!is_dark).then_some(false),
+            },
             timeline: seen.timeline,
             lag_bytes: None,
             lag_seconds: None,
