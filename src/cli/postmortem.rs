@@ -3,8 +3,8 @@
 use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -26,7 +26,8 @@ const SILENT_AT_FIRST: Duration = Duration::from_secs(2);
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Args)]
-#[command(after_help = "Give files and folders with the logs of all hosts: PostgreSQL (csvlog, jsonlog, stderr with any
+#[command(
+    after_help = "Give files and folders with the logs of all hosts: PostgreSQL (csvlog, jsonlog, stderr with any
 log_line_prefix), Patroni (plain, JSON), etcd, HAProxy, PgBouncer, repmgr, syslog, `journalctl -o json`, `dmesg -T`; also .gz.
 Programs, hosts, time zones and wrong clocks are found out from the contents.
 
@@ -35,7 +36,8 @@ Examples:
   daraji postmortem pg1/ pg2/ pg3/ --from 2026-11-23T05:40:00Z --to 2026-11-23T06:10:00Z -o html > incident.html
   daraji postmortem logs/ --member 'db-0*.example.org=pg1' --timezone +02:00 --skew pg2=-3.5
 
-Exit code 0: read and told, whatever it was; 1: the logs could not be read; 2: usage.")]
+Exit code 0: read and told, whatever it was; 1: the logs could not be read; 2: usage."
+)]
 pub(super) struct PostmortemArgs {
     /// Files and folders
     #[arg(required = true, value_name = "PATH")]
@@ -90,7 +92,9 @@ fn zone(text: &str) -> Result<i32, String> {
     let setting: Result<ZoneSetting, _> = serde_json::from_value(text.into());
     match setting {
         Ok(ZoneSetting::Fixed(seconds)) => Ok(seconds),
-        Ok(ZoneSetting::Local) => Err("this host's zone is not that of the logs; give UTC or an offset like +02:00".to_owned()),
+        Ok(ZoneSetting::Local) => {
+            Err("this host's zone is not that of the logs; give UTC or an offset like +02:00".to_owned())
+        }
         Err(error) => Err(error.to_string()),
     }
 }
@@ -119,8 +123,9 @@ pub(super) async fn run(args: PostmortemArgs, clock: &Clock) -> anyhow::Result<E
     let counter = Arc::clone(&read);
     let paths = args.paths.clone();
     let work = blocking(move || {
-        let catalogue = shipped::catalogue()
-            .map_err(|problems| anyhow::anyhow!("{}", problems.first().map_or_else(String::new, ToString::to_string)))?;
+        let catalogue = shipped::catalogue().map_err(|problems| {
+            anyhow::anyhow!("{}", problems.first().map_or_else(String::new, ToString::to_string))
+        })?;
         let folder = TemporaryFolder::new(&unique)?;
         let count = move |bytes| counter.store(bytes, Ordering::Relaxed);
         account::account(&paths, &options, &catalogue, &folder, &count).map_err(anyhow::Error::from)

@@ -500,7 +500,9 @@ pub fn text(account: &Account, style: Style) -> String {
     let word = severity(incident.severity);
     let head = format!("{}  {}", style.severity(word, &word.to_uppercase()), style.paint("1", &plain(&incident.title)));
     line(&mut out, &head);
-    let until = incident.settled_at.map_or_else(|| state(incident.state).to_owned(), |at| format!("settled {}", clock(at)));
+    let until = incident
+        .settled_at
+        .map_or_else(|| format!("still {}", state(incident.state)), |at| format!("settled {}", clock(at)));
     line(&mut out, &format!("  {}  opened {}, {until}", incident.id, incident.opened_at.to_rfc3339_millis()));
     line(&mut out, &format!("\n  {} {}", style.paint("1", "verdict"), plain(&verdict(incident))));
     for (place, cause) in (1..).zip(&incident.causes) {
@@ -523,7 +525,13 @@ pub fn text(account: &Account, style: Style) -> String {
         let states = lane.states.iter().map(|change| format!("{} {}", clock(change.from), change.state.as_str()));
         line(&mut out, &format!("  {:<12} {}", plain(&lane.member), states.collect::<Vec<_>>().join(" → ")));
     }
-    line(&mut out, &format!("\n  {} (UTC; ± how far the host's clock may be off; * proves the first cause)", style.paint("1", "timeline")));
+    line(
+        &mut out,
+        &format!(
+            "\n  {} (UTC; ± how far the host's clock may be off; * proves the first cause)",
+            style.paint("1", "timeline")
+        ),
+    );
     for one in &account.timeline {
         text_of_line(&mut out, one, style);
     }
@@ -536,8 +544,9 @@ fn line(out: &mut String, text: &str) {
 }
 
 fn text_of_cause(out: &mut String, place: usize, cause: &Cause, style: Style) {
-    let symptom = cause.symptom_of.as_ref().map_or_else(String::new, |root| format!(", brought about by {root}"));
-    let head = format!("{place}. {} ({}, {:.2}{symptom})", plain(&cause.title), confidence(cause.confidence), cause.score);
+    let symptom = cause.symptom_of.as_ref().map_or_else(String::new, |root| format!(", brought about by {}", plain(root)));
+    let head =
+        format!("{place}. {} ({}, {:.2}{symptom})", plain(&cause.title), confidence(cause.confidence), cause.score);
     line(out, &format!("  {}", style.paint("1", &head)));
     let mut last = "";
     for proof in &cause.evidence {
@@ -545,7 +554,10 @@ fn text_of_cause(out: &mut String, place: usize, cause: &Cause, style: Style) {
             line(out, &format!("     because {}", plain(&proof.sign)));
             last = &proof.sign;
         }
-        line(out, &format!("       {} {}: {}", clock(proof.time), plain(&proof.source), plain(&short(&proof.text, 160))));
+        line(
+            out,
+            &format!("       {} {}: {}", clock(proof.time), plain(&proof.source), plain(&short(&proof.text, 160))),
+        );
     }
     for proof in &cause.against {
         line(out, &format!("     against {}: {}", plain(&proof.sign), plain(&short(&proof.text, 160))));

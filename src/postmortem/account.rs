@@ -12,7 +12,6 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::collect::logs::time::{ZoneSetting, parse_time};
 use crate::incident::causes::{Case, Catalogue, CauseError, LOOK_BACK_MAX};
 use crate::incident::report::{Account, Frame, Lane, LaneChange, LaneState, Line, short};
 use crate::incident::{Correlator, CorrelatorOptions, IncidentChange};
@@ -23,6 +22,7 @@ use crate::platform::disk::Disk;
 use crate::store::logs::{LogOptions, LogQuery, LogStore, LogStoreError};
 
 use super::gather::{Certainty, Finding, GatherError, GatherOptions, LogPart, MemberClock, Note, Progress, Survey};
+use super::message::message;
 use super::watch::{Lanes, Watch};
 
 /// The belief is looked at so often, in the time of the logs.
@@ -302,15 +302,20 @@ fn timeline(incident: &Incident, store: &LogStore, survey: &Survey) -> Result<Ve
         let severity = record.stream.get("severity").unwrap_or("info");
         let event = record.field("event").unwrap_or("");
         let proof = proofs.iter().find(|proof| {
-            proof.time == record.at && proof.source == source && proof.text.contains(short(&record.line, 40).trim_end_matches('…'))
+            proof.time == record.at
+                && proof.source == source
+                && proof.text.contains(short(&record.line, 40).trim_end_matches('…'))
         });
-        let is_telling = !event.is_empty() && severity != Severity::Info.as_str() && severity != Severity::Debug.as_str();
+        let is_telling =
+            !event.is_empty() && severity != Severity::Info.as_str() && severity != Severity::Debug.as_str();
         if !is_telling && proof.is_none() {
             return ControlFlow::Continue(());
         }
         let member = record.stream.get("member").unwrap_or("");
-        let text = short(&message_of(record), 300);
-        let same = |known: &&mut Line| known.member == member && known.source == source && known.event == event && known.proves.is_none();
+        let text = short(&message(record), 300);
+        let same = |known: &&mut Line| {
+            known.member == member && known.source == source && known.event == event && known.proves.is_none()
+        };
         let repeated = lines.iter_mut().rev().take(6).find(same).filter(|_| proof.is_none() && !event.is_empty());
         match repeated {
             Some(known) => known.times += 1,
@@ -345,41 +350,6 @@ fn thin(lines: &mut Vec<Line>) {
     lines.truncate(LINES_MAX);
 }
 
-/// What a line says, without what the timeline shows beside it: time, process, prefix.
-fn message_of(record: &LogRecord) -> String {
-    let line = record.line.as_str();
-    match record.stream.get("source").unwrap_or("") {
-        "postgresql" => {
-            let word = record.field("severity_text").unwrap_or("");
-            let start = line.find(&format!("{word}:  ")).filter(|_| !word.is_empty()).unwrap_or(0);
-            line.get(start..).unwrap_or(line).to_owned()
-        }
-        _ if line.starts_with('{') => message_of_json(line).unwrap_or_else(|| line.to_owned()),
-        "pgbouncer" => line.split_once("] ").map_or(line, |(_, rest)| rest).to_owned(),
-        _ => {
-            let parsed = parse_time(line.as_bytes(), ZoneSetting::Fixed(0), None);
-            let rest = parsed.and_then(|time| line.get(time.length..)).unwrap_or(line);
-            rest.trim_start().to_owned()
-        }
-    }
-}
-
-/// The message of a JSON line, with the other short values behind it.
-fn message_of_json(line: &str) -> Option<String> {
-    const SHOWN: [&str; 4] = ["msg", "message", "level", "levelname"];
-    let json: serde_json::Map<String, serde_json::Value> = serde_json::from_str(line).ok()?;
-    let mut text = json.get("msg").or_else(|| json.get("message"))?.as_str()?.to_owned();
-    let others = json.iter().filter(|(name, _)| {
-        !SHOWN.contains(&name.as_str()) && !matches!(name.as_str(), "ts" | "asctime" | "caller" | "logger")
-    });
-    for (name, value) in others {
-        if let Some(value) = value.as_str().filter(|value| value.len() <= 100) {
-            text = format!("{text} {name}={value}");
-        }
-    }
-    Some(text)
-}
-
 /// The states of members from the beginning of the timeline to its end.
 fn lanes_of(lanes: &Lanes, incident: &Incident, timeline: &[Line]) -> Vec<Lane> {
     let start = timeline.first().map_or(trigger(incident), |line| line.time).min(trigger(incident)) - BEFORE;
@@ -406,7 +376,11 @@ impl Postmortem {
                 self.from.to_rfc3339_millis(),
                 self.to.to_rfc3339_millis()
             )],
-            notices: self.notices.iter().map(|event| format!("{} {}", event.time.to_rfc3339_millis(), event.text)).collect(),
+            notices: self
+                .notices
+                .iter()
+                .map(|event| format!("{} {}", event.time.to_rfc3339_millis(), event.text))
+                .collect(),
             unknown: Vec::new(),
         };
         frame.made_from.extend(self.logs.iter().map(LogPart::describe));

@@ -9,11 +9,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::incident::causes::effects::{self, By, Gravity};
 use crate::incident::FROM_LOGS;
+use crate::incident::causes::effects::{self, By, Gravity};
 use crate::incident::report::{LaneState, short};
 use crate::model::cluster::{Cluster, Health, Member, Role};
 use crate::model::{Event, EventSeverity, LogRecord, Timestamp};
+
+use super::message::message;
 
 /// What others say about the leader counts when its own Patroni has been silent for so long.
 const OWN_WORD: Duration = Duration::from_secs(30);
@@ -108,7 +110,13 @@ impl Watch {
     }
 
     /// Adds an event, whose id is the same each time that the logs are read.
-    fn tell(&mut self, record: &LogRecord, (word, member): (&str, Option<&str>), severity: EventSeverity, text: String) {
+    fn tell(
+        &mut self,
+        record: &LogRecord,
+        (word, member): (&str, Option<&str>),
+        severity: EventSeverity,
+        text: String,
+    ) {
         self.tell_with(record, (word, member), severity, text, &[]);
     }
 
@@ -168,7 +176,7 @@ impl Watch {
             "promote_started" | "standby_leader_promoted" | "leader_adopted" => self.takes_over(record, member),
             "manual_request" | "manual_demoting" | "sched_fired" => {
                 let action = field("action").unwrap_or("switchover").to_owned();
-                if !self.is_planned(at) {
+                if !self.is_expected(at) {
                     let text = match (field("leader"), field("cand")) {
                         (Some(from), Some(to)) => format!("{action} from {from} to {to} was requested"),
                         (Some(from), None) => format!("{action} away from {from} was requested"),
@@ -176,17 +184,25 @@ impl Watch {
                     };
                     self.tell(record, ("switchover_requested", Some(member)), EventSeverity::Notice, text);
                 }
-                self.asked_at = Some(at);
+                // What follows a change that is done is its own echo.
+                if self.moved_at.is_none_or(|moved| at.since(moved) > CALM) {
+                    self.asked_at = Some(at);
+                }
             }
             "lock_released" => self.loses(record, member, ("released", "released the leader key")),
-            "lock_removed_start_failed" | "lock_released_datadir" | "primary_start_timeout" | "primary_crash_failover" => {
+            "lock_removed_start_failed"
+            | "lock_released_datadir"
+            | "primary_start_timeout"
+            | "primary_crash_failover" => {
                 self.loses(record, member, ("released", "gave up the leader key because PostgreSQL does not start"));
             }
             "demoting_dcs_unreachable" | "demoted_dcs_unreachable" => {
                 self.lane(member, at, LaneState::Down);
                 self.loses(record, member, ("unknown", "demoted itself because the DCS does not answer"));
             }
-            "demote_started" | "demoted_no_lock" | "demoted_lock_update_failed" => self.lane(member, at, LaneState::Down),
+            "demote_started" | "demoted_no_lock" | "demoted_lock_update_failed" => {
+                self.lane(member, at, LaneState::Down)
+            }
             "dcs_error" | "dcs_inaccessible" => self.dcs_fails(record, member),
             "paused_primary_no_lock" => self.lane(member, at, LaneState::Primary),
             "pg_not_running" | "pg_start_failed" => self.lane(member, at, LaneState::Down),
@@ -195,7 +211,8 @@ impl Watch {
         let paused = record.line.contains("PAUSE: ");
         if paused != self.paused && (paused || event.starts_with("hb_")) {
             self.paused = paused;
-            let (word, text) = if paused { ("paused", "Patroni is paused") } else { ("resumed", "Patroni is no longer paused") };
+            let (word, text) =
+                if paused { ("paused", "Patroni is paused") } else { ("resumed", "Patroni is no longer paused") };
             self.tell(record, (word, None), EventSeverity::Notice, text.to_owned());
         }
     }
@@ -250,8 +267,13 @@ impl Watch {
         }
         let severity = if planned == "true" { EventSeverity::Notice } else { EventSeverity::Critical };
         let text = format!("{member} took over from {old}");
-        let fields =
-            [("old", old.as_str()), ("new", member), ("old_leader", &old), ("new_leader", member), ("planned", planned)];
+        let fields = [
+            ("old", old.as_str()),
+            ("new", member),
+            ("old_leader", &old),
+            ("new_leader", member),
+            ("planned", planned),
+        ];
         self.tell_with(record, ("leader_changed", Some(member)), severity, text, &fields);
         // The next change needs a request of its own.
         self.moved_at = self.asked_at.take().map(|_| record.at);
@@ -267,7 +289,13 @@ impl Watch {
         self.changed = true;
         if !self.is_planned(record.at) {
             let text = format!("{member} {how}");
-            self.tell_with(record, ("leader_lost", Some(member)), EventSeverity::Critical, text, &[("kind", kind), ("reason", kind)]);
+            self.tell_with(
+                record,
+                ("leader_lost", Some(member)),
+                EventSeverity::Critical,
+                text,
+                &[("kind", kind), ("reason", kind)],
+            );
         }
     }
 
@@ -313,8 +341,13 @@ impl Watch {
                 self.seen(member).streaming = false;
                 self.changed = true;
             }
-            "pg_shutdown_req" | "pg_shutdown_done" | "pg_postmaster_died" | "pg_crash_reinit" | "pg_crash_recovery"
-            | "pg_interrupted" | "pg_shutdown_abnormal" => {
+            "pg_shutdown_req"
+            | "pg_shutdown_done"
+            | "pg_postmaster_died"
+            | "pg_crash_reinit"
+            | "pg_crash_recovery"
+            | "pg_interrupted"
+            | "pg_shutdown_abnormal" => {
                 self.lane(member, at, LaneState::Down);
             }
             _ => {}
@@ -335,8 +368,8 @@ impl Watch {
 
     /// What a message means by itself.
     fn effects(&mut self, record: &LogRecord, (source, member, event): (&str, &str, &str)) {
-        for (of_source, message, by, effect) in effects::OF_MESSAGES {
-            if *message != event || *of_source != source {
+        for (of_source, of_event, by, effect) in effects::OF_MESSAGES {
+            if *of_event != event || *of_source != source {
                 continue;
             }
             // These are told by what came before and after.
@@ -360,8 +393,7 @@ impl Watch {
                 Some(Gravity::Leadership | Gravity::Service) => EventSeverity::Critical,
                 _ => EventSeverity::Warning,
             };
-            let first = record.line.lines().next().unwrap_or("");
-            let text = format!("{}: {}", effect.replace('_', " "), short(first, 200));
+            let text = format!("{}: {}", effect.replace('_', " "), short(&message(record), 160));
             self.tell(record, (effect, Some(member).filter(|name| !name.is_empty())), severity, text);
         }
     }
@@ -396,7 +428,12 @@ impl Watch {
             lock: None,
             dcs: None,
             config: None,
-            members: self.members.iter().filter(|(_, seen)| seen.lane.is_some()).map(|(name, seen)| self.member(name, seen, is_dark)).collect(),
+            members: self
+                .members
+                .iter()
+                .filter(|(_, seen)| seen.lane.is_some())
+                .map(|(name, seen)| self.member(name, seen, is_dark))
+                .collect(),
         }
     }
 

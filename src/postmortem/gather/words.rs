@@ -40,7 +40,12 @@ impl LogPart {
     pub fn doubt(&self) -> Option<String> {
         let zone = self.zone.as_ref().filter(|zone| zone.certainty == Certainty::Assumed);
         if self.member.certainty == Certainty::Assumed {
-            return Some(format!("{}: whose log it is: {} ({})", self.path.display(), self.member.value, self.member.why));
+            return Some(format!(
+                "{}: whose log it is: {} ({})",
+                self.path.display(),
+                self.member.value,
+                self.member.why
+            ));
         }
         zone.map(|zone| {
             let value = zone_text(i64::from(zone.value));
