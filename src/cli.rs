@@ -7,6 +7,7 @@ mod agent;
 mod check;
 mod client;
 mod logs;
+mod postmortem;
 mod query;
 mod status;
 mod token;
@@ -53,6 +54,8 @@ enum Command {
     Status(status::StatusArgs),
     /// Incidents, or one with its timeline
     Incidents(status::IncidentsArgs),
+    /// Tell what happened from gathered log files, without a server
+    Postmortem(postmortem::PostmortemArgs),
     /// Make, list and revoke access tokens
     Token(token::TokenArgs),
 }
@@ -85,6 +88,7 @@ pub async fn run() -> ExitCode {
         Command::Logs(args) => logs::run(args, &clock).await,
         Command::Status(args) => status::status(args, &clock).await,
         Command::Incidents(args) => status::incidents(args, &clock).await,
+        Command::Postmortem(args) => postmortem::run(args, &clock).await,
         Command::Token(args) => token::run(args, &clock).await,
     };
     match result {

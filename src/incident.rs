@@ -10,6 +10,7 @@
 
 pub mod causes;
 mod correlate;
+pub mod report;
 mod story;
 
 #[cfg(test)]
@@ -24,6 +25,10 @@ use crate::model::alert::INCIDENT_LOOK_BACK;
 use crate::model::cluster::Cluster;
 use crate::model::incident::{Incident, IncidentState, Verdict};
 use crate::model::{Event, EventSeverity, Timestamp};
+
+/// `source` of events that were derived from logs alone. Nobody watched: each that is worse than a notice opens an
+/// incident by itself.
+pub const FROM_LOGS: &str = "logs";
 
 /// Patience and bounds of the correlator.
 #[derive(Clone, Debug)]

@@ -2,8 +2,14 @@
 //!
 //! ```text
 //! gather    files -> records: which program, which member, which zone, whose clock is wrong
+//! watch     records -> events and belief, as the judge makes them of observations
+//! message   what a record says, for people
+//! account   all of it: temporary log store, the server's correlator and cause engine, one account per incident
 //! ```
 //!
 //! Nothing was installed before; what the agents know by configuration is found out from the contents here.
 
+pub mod account;
 pub mod gather;
+pub mod message;
+pub mod watch;

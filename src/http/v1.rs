@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use axum::extract::{DefaultBodyLimit, Path, Query, State};
 use axum::http::{HeaderMap, StatusCode};
-use axum::response::{IntoResponse, Response};
+use axum::response::{Html, IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
 use serde::Deserialize;
@@ -19,8 +19,10 @@ use tokio::sync::watch;
 use crate::http::auth::{TokenCheck, token_of};
 use crate::http::error::ApiError;
 use crate::http::listen::Peer;
+use crate::incident::report::{self, Account, Frame};
 use crate::model::Timestamp;
 use crate::model::cluster::Cluster;
+use crate::model::incident::Incident;
 use crate::notify::Outbox;
 use crate::platform::clock::Clock;
 use crate::platform::error::chain;
@@ -128,11 +130,40 @@ fn newest_first(all: Vec<Value>, cluster: Option<&str>, since: Option<Timestamp>
     wanted.into_iter().take(LIMIT_MAX).map(|(_, incident)| incident).collect()
 }
 
-async fn incident(State(api): State<Api>, Path(id): Path<String>) -> Result<Json<Value>, ApiError> {
+/// How `GET incidents/ID` answers.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum IncidentFormat {
+    #[default]
+    Json,
+    /// A page of its own, to hand round.
+    Html,
+}
+
+#[derive(Debug, Deserialize)]
+struct IncidentView {
+    #[serde(default)]
+    format: IncidentFormat,
+}
+
+async fn incident(
+    State(api): State<Api>,
+    Path(id): Path<String>,
+    Query(view): Query<IncidentView>,
+) -> Result<Response, ApiError> {
     let (state, key) = (Arc::clone(&api.state), id.clone());
     let found = blocking(move || state.read()?.get(&INCIDENTS, &key)).await;
     let found = found.map_err(|error: StateError| ApiError::internal(chain(&error)))?;
-    found.map(Json).ok_or_else(|| ApiError::not_found(format!("no incident has the id {id:?}")))
+    let row = found.ok_or_else(|| ApiError::not_found(format!("no incident has the id {id:?}")))?;
+    match view.format {
+        IncidentFormat::Json => Ok(Json(row).into_response()),
+        IncidentFormat::Html => {
+            let incident: Incident = serde_json::from_value(row).map_err(|error| ApiError::internal(chain(&error)))?;
+            let frame = Frame { title: incident.title.clone(), ..Frame::default() };
+            let page = report::html(&frame, &[Account::of(incident)]);
+            Ok(Html(page.map_err(|error| ApiError::internal(chain(&error)))?).into_response())
+        }
+    }
 }
 
 async fn targets(State(api): State<Api>) -> Response {

@@ -18,7 +18,7 @@
 //!   never surer than low, and behind all others.
 //! - No effect, or no cause above the threshold: there is no verdict, and that is said, with what is missing.
 
-mod effects;
+pub mod effects;
 mod file;
 mod links;
 mod rank;

@@ -1,6 +1,8 @@
 //! Opening, joining and settling.
 
-use crate::incident::{ClusterIncidents, CorrelatorOptions, FiringAlert, IncidentChange, IncidentChangeKind, story};
+use crate::incident::{
+    ClusterIncidents, CorrelatorOptions, FROM_LOGS, FiringAlert, IncidentChange, IncidentChangeKind, story,
+};
 use crate::model::cluster::{Cluster, Health, Member, Role, SplitBrainState};
 use crate::model::incident::{Impact, Incident, IncidentAlert, IncidentState, Phase, PhaseName};
 use crate::model::{Event, EventSeverity, Timestamp};
@@ -11,6 +13,8 @@ enum Meaning {
     Opens(&'static str),
     /// Opens one when it lasts.
     OpensIfLasting,
+    /// Opens one, and nothing goes on.
+    Happened,
     Ends(&'static str),
     /// Joins what is open, or is remembered as a sign.
     Joins,
@@ -31,6 +35,7 @@ fn meaning(event: &Event) -> Meaning {
         "dcs_quorum_restored" => Meaning::Ends("dcs_quorum"),
         "replica_broken" => Meaning::Opens("replica_broken"),
         "replica_recovered" => Meaning::Ends("replica_broken"),
+        _ if event.source == FROM_LOGS && event.severity >= EventSeverity::Warning => Meaning::Happened,
         _ => Meaning::Joins,
     }
 }
@@ -54,6 +59,7 @@ pub(super) fn event(
             true
         }
         Meaning::Opens(word) => state.going_on.insert(condition(word, event)) || state.open.is_none(),
+        Meaning::Happened => true,
         Meaning::OpensIfLasting => {
             state.possible_since.get_or_insert(event.time);
             false

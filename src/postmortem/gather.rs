@@ -18,6 +18,7 @@ mod files;
 mod happenings;
 mod names;
 mod part;
+mod words;
 mod wrapped;
 
 #[cfg(test)]
@@ -229,9 +230,13 @@ impl Survey {
             let ahead_seconds = ahead.get(member.value.as_str()).copied().unwrap_or(0.0);
             let zone_seconds = zone.as_ref().map_or(0, |zone| zone.value);
             let correct = |at| part::corrected(at, zone_seconds, ahead_seconds);
+            // A proxy on a host of its own is nobody's: the label names members of the cluster.
+            let is_member = surveyed.iter().zip(&members).any(|((_, facts), of)| {
+                of.value == member.value && ["patroni", "postgresql", "etcd"].contains(&facts.key.source.as_str())
+            });
             let reading = Reading {
                 cluster: cluster.value.clone(),
-                member: member.value.clone(),
+                member: if is_member { member.value.clone() } else { String::new() },
                 zone_seconds,
                 ahead_seconds,
                 first_at: facts.first_at,

@@ -28,6 +28,7 @@ mod peers;
 mod postgres_server;
 mod postgres_tls;
 mod postgres_versions;
+mod postmortem;
 mod programs;
 mod prometheus_api;
 mod promql_oracle;

@@ -5,7 +5,7 @@
 
 /// How grave an effect is. The order is the order of gravity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) enum Gravity {
+pub enum Gravity {
     /// Operation is poorer: a replica, the archive, a setting.
     Degraded,
     /// Clients of the primary felt it.
@@ -17,7 +17,7 @@ pub(super) enum Gravity {
 use Gravity::{Degraded, Leadership, Service};
 
 /// Every effect that the judge or the logs can show, in the judge's own words where it has them.
-pub(super) const EFFECTS: &[(&str, Gravity)] = &[
+pub const EFFECTS: &[(&str, Gravity)] = &[
     ("leader_lost", Leadership),
     ("leader_changed", Leadership),
     ("leader_demoted", Leadership),
@@ -61,18 +61,18 @@ pub(super) const EFFECTS: &[(&str, Gravity)] = &[
 ];
 
 /// The gravity of an effect; `None` when the word is none.
-pub(super) fn gravity(effect: &str) -> Option<Gravity> {
+pub fn gravity(effect: &str) -> Option<Gravity> {
     EFFECTS.iter().find(|(name, _)| *name == effect).map(|(_, gravity)| *gravity)
 }
 
 /// Whether a word can stand in `explains`: an effect, or an alert (their names begin with a capital).
-pub(super) fn is_explainable(word: &str) -> bool {
+pub fn is_explainable(word: &str) -> bool {
     gravity(word).is_some() || word.starts_with(|c: char| c.is_ascii_uppercase())
 }
 
 /// Who a message must come from to be an effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum By {
+pub enum By {
     Anybody,
     /// The leader of that time, or anybody while it is unknown.
     Leader,
@@ -81,7 +81,7 @@ pub(super) enum By {
 }
 
 /// Messages that mean an effect by themselves: source, the catalogue's event, who says it, the effect.
-pub(super) const OF_MESSAGES: &[(&str, &str, By, &str)] = &[
+pub const OF_MESSAGES: &[(&str, &str, By, &str)] = &[
     ("patroni", "promote_started", By::Other, "leader_changed"),
     ("patroni", "promote_started", By::Leader, "primary_promoted_again"),
     ("patroni", "standby_leader_promoted", By::Other, "leader_changed"),

@@ -210,7 +210,7 @@ fn the_window_and_the_given_member_hold() {
     assert_eq!(some.len(), all.iter().filter(|record| record.at >= middle).count());
     let labels: BTreeSet<_> = some
         .iter()
-        .map(|record| (record.stream.get("cluster").unwrap(), record.stream.get("member").unwrap()))
+        .map(|record| (record.stream.get("cluster").unwrap(), record.stream.get("member").unwrap_or("")))
         .collect();
     assert!(labels.contains(&("mine", "first")) && !labels.contains(&("mine", "n1")), "{labels:?}");
 }
