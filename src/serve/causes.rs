@@ -25,6 +25,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 const YOUNG: Duration = Duration::from_mins(5);
 const YOUNG_EVERY: Duration = Duration::from_secs(2);
 const OLD_EVERY: Duration = Duration::from_secs(30);
+/// A look that takes long, in a storm of logs, is followed by a pause that is longer by this.
+const PAUSE_PER_LOOK: u32 = 20;
 /// Later evidence belongs to what came of it, not to its cause.
 const LOOK_AHEAD: Duration = Duration::from_mins(30);
 /// Verdicts that may wait for the judge's task.
@@ -67,9 +69,10 @@ pub(super) fn start(
                 if Instant::now() < watched.due {
                     continue;
                 }
-                watched.due = Instant::now() + pause(incident, now);
+                let asked_at = Instant::now();
                 let (catalogue, stores, one) = (Arc::clone(&catalogue), stores.clone(), incident.clone());
                 let explained = blocking(move || explain(&catalogue, &stores, &one, now)).await;
+                watched.due = Instant::now() + pause(incident, now).max(asked_at.elapsed() * PAUSE_PER_LOOK);
                 match explained {
                     Ok(verdict) if watched.verdict.as_ref() != Some(&verdict) => {
                         info!(id = incident.id, verdict = verdict.text, "cause of an incident");
