@@ -347,7 +347,7 @@ fn evidence_view(proof: &Evidence) -> EvidenceView<'_> {
 fn draw(account: &Account, start: Timestamp) -> (Vec<LaneView<'_>>, Vec<TickView>) {
     let incident = &account.incident;
     let last_line = account.timeline.last().map_or(incident.opened_at, |line| line.time);
-    let last_change = account.lanes.iter().flat_map(|lane| lane.states.last()).map(|change| change.from).max();
+    let last_change = account.lanes.iter().filter_map(|lane| lane.states.last()).map(|change| change.from).max();
     let end = incident.settled_at.unwrap_or(last_line).max(last_line).max(last_change.unwrap_or(last_line));
     let from = start - std::time::Duration::from_secs(10);
     let seconds = end.since(from).as_secs_f64().max(1.0);
@@ -544,7 +544,8 @@ fn line(out: &mut String, text: &str) {
 }
 
 fn text_of_cause(out: &mut String, place: usize, cause: &Cause, style: Style) {
-    let symptom = cause.symptom_of.as_ref().map_or_else(String::new, |root| format!(", brought about by {}", plain(root)));
+    let symptom =
+        cause.symptom_of.as_ref().map_or_else(String::new, |root| format!(", brought about by {}", plain(root)));
     let head =
         format!("{place}. {} ({}, {:.2}{symptom})", plain(&cause.title), confidence(cause.confidence), cause.score);
     line(out, &format!("  {}", style.paint("1", &head)));

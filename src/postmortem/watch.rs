@@ -117,7 +117,7 @@ impl Watch {
         severity: EventSeverity,
         text: String,
     ) {
-        self.tell_with(record, (word, member), severity, text, &[]);
+        self.tell_with(record, (word, member), severity, (text, &[]));
     }
 
     fn tell_with(
@@ -125,8 +125,7 @@ impl Watch {
         record: &LogRecord,
         (word, member): (&str, Option<&str>),
         severity: EventSeverity,
-        text: String,
-        fields: &[(&str, &str)],
+        (text, fields): (String, &[(&str, &str)]),
     ) {
         let who = member.unwrap_or("");
         let pairs = fields.iter().filter(|(_, value)| !value.is_empty());
@@ -201,7 +200,7 @@ impl Watch {
                 self.loses(record, member, ("unknown", "demoted itself because the DCS does not answer"));
             }
             "demote_started" | "demoted_no_lock" | "demoted_lock_update_failed" => {
-                self.lane(member, at, LaneState::Down)
+                self.lane(member, at, LaneState::Down);
             }
             "dcs_error" | "dcs_inaccessible" => self.dcs_fails(record, member),
             "paused_primary_no_lock" => self.lane(member, at, LaneState::Primary),
@@ -274,7 +273,7 @@ impl Watch {
             ("new_leader", member),
             ("planned", planned),
         ];
-        self.tell_with(record, ("leader_changed", Some(member)), severity, text, &fields);
+        self.tell_with(record, ("leader_changed", Some(member)), severity, (text, &fields));
         // The next change needs a request of its own.
         self.moved_at = self.asked_at.take().map(|_| record.at);
     }
@@ -293,8 +292,7 @@ impl Watch {
                 record,
                 ("leader_lost", Some(member)),
                 EventSeverity::Critical,
-                text,
-                &[("kind", kind), ("reason", kind)],
+                (text, &[("kind", kind), ("reason", kind)]),
             );
         }
     }
@@ -341,9 +339,9 @@ impl Watch {
                 self.seen(member).streaming = false;
                 self.changed = true;
             }
+            "pg_postmaster_died" => self.dies(record, member),
             "pg_shutdown_req"
             | "pg_shutdown_done"
-            | "pg_postmaster_died"
             | "pg_crash_reinit"
             | "pg_crash_recovery"
             | "pg_interrupted"
@@ -352,6 +350,18 @@ impl Watch {
             }
             _ => {}
         }
+    }
+
+    /// Its processes say that the server is gone.
+    fn dies(&mut self, record: &LogRecord, member: &str) {
+        if self.seen(member).lane == Some(LaneState::Down) {
+            return;
+        }
+        let led = self.leader.as_deref() == Some(member);
+        let severity = if led { EventSeverity::Critical } else { EventSeverity::Warning };
+        self.lane(member, record.at, LaneState::Down);
+        let text = format!("{member}'s PostgreSQL died without a shutdown");
+        self.tell(record, ("postgres_down", Some(member)), severity, text);
     }
 
     /// A new timeline: Patroni's doing, or somebody else's.

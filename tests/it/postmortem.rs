@@ -3,7 +3,13 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use daraji::model::Timestamp;
+use daraji::store::state::StateStore;
+use daraji::store::state::tables::INCIDENTS;
 use serde_json::Value;
+
+use crate::prometheus_api::client;
+use crate::server::{Server, home};
 
 fn run(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_daraji"))
@@ -107,4 +113,32 @@ fn hostile_lines_stay_text() {
     }
     assert!(html.contains("&lt;script&gt;") && html.contains("{{ 7*7 }}"));
     assert!(!stdout(&[path]).contains('\u{1b}'));
+}
+
+/// The server gives its incidents out as the same page.
+#[tokio::test]
+async fn an_incident_of_the_server_as_a_page() {
+    let home = home("page");
+    let data = home.path().join("data");
+    std::fs::create_dir_all(&data).unwrap();
+    let folder = "tests/data/faults/05-partition-leader-from-peers-not-clients";
+    let told: Value = serde_json::from_str(&stdout(&[folder, "-o", "json"])).unwrap();
+    let incident = &told["incidents"][0];
+    let id = incident["id"].as_str().unwrap();
+    let state = StateStore::open(&data, Timestamp::default()).unwrap();
+    state.write(|tx| tx.put(&INCIDENTS, id, incident)).unwrap();
+    drop(state);
+    let server = Server::start_on(home.path(), &data).await;
+    let get = async |query: &str| {
+        let answer = client().get(server.url(&format!("/api/daraji/v1/incidents/{id}{query}"))).send().await.unwrap();
+        let kind = answer.headers()["content-type"].to_str().unwrap().to_owned();
+        (answer.status().as_u16(), kind, answer.text().await.unwrap())
+    };
+    let (status, kind, page) = get("?format=html").await;
+    assert_eq!((status, kind.as_str()), (200, "text/html; charset=utf-8"));
+    assert!(page.starts_with("<!doctype html>") && page.contains("n2 lost the leader key"), "{page}");
+    let (status, kind, body) = get("").await;
+    assert_eq!((status, kind.as_str()), (200, "application/json"));
+    assert_eq!(serde_json::from_str::<Value>(&body).unwrap()["id"], *id);
+    assert_eq!(get("?format=pdf").await.0, 400);
 }
