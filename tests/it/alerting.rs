@@ -18,7 +18,7 @@ use daraji::rules::RuleData;
 use daraji::store::state::StateStore;
 
 /// Everything waits at most this long.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(2);
 
 /// Rules without data.
 pub(crate) struct NoData;
