@@ -103,7 +103,8 @@ pub fn account(
 ) -> Result<Postmortem, AccountError> {
     let survey = Survey::of(paths, options, progress)?;
     let (first, last) = survey.range();
-    let store = load(&survey, last, folder, &|bytes| progress(survey.bytes() + bytes))?;
+    let options = LogOptions { retention: RETENTION, ..LogOptions::default() };
+    let store = load(&survey, (options, last), folder, &|bytes| progress(survey.bytes() + bytes))?;
     let Understood { incidents, notices, lanes, records } = understand(&store, &survey.cluster.value, (first, last))?;
     let mut told = Vec::new();
     let mut minor = Vec::new();
@@ -137,17 +138,16 @@ pub fn account(
 
 fn load(
     survey: &Survey,
-    last: Timestamp,
+    (options, last): (LogOptions, Timestamp),
     folder: &TemporaryFolder,
     progress: Progress<'_>,
 ) -> Result<LogStore, AccountError> {
-    let options = LogOptions { retention: RETENTION, ..LogOptions::default() };
     // A little later than everything, or records would be "from the future".
     let now = last + Duration::from_secs(1);
     let (store, _) = LogStore::open(&folder.0, options, &Disk::real(), &Clock::manual(now))?;
     let mut failed = None;
     survey.read(progress, &mut |batch| {
-        let stored = store.append(None, &batch).and_then(|_| store.maintain(now));
+        let stored = store.append(None, &batch).and_then(|_| store.seal_due(now));
         match stored {
             Ok(()) => ControlFlow::Continue(()),
             Err(error) => {
@@ -392,5 +392,45 @@ impl Postmortem {
         frame.unknown.extend(self.notes.iter().map(Note::to_string));
         frame.unknown.extend(self.minor.iter().map(|minor| format!("small signs without a known cause: {minor}")));
         frame
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fmt::Write as _;
+
+    /// Records that do not fit into the memory of the store go to its disk on the way.
+    #[test]
+    fn more_records_than_memory() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut text = String::new();
+        for number in 0..20_000 {
+            let (minute, second) = (number / 600 % 60, number / 10 % 60);
+            writeln!(text, "2026-11-23 05:{minute:02}:{second:02}.100 UTC [7] LOG:  message {number}").unwrap();
+        }
+        std::fs::write(dir.path().join("pg1.log"), text).unwrap();
+        let survey = Survey::of(&[dir.path().to_owned()], &GatherOptions::default(), &|_| {}).unwrap();
+        let (first, last) = survey.range();
+        let options = LogOptions {
+            retention: RETENTION,
+            seal_bytes: 256 << 10,
+            memory_bytes_max: 1 << 20,
+            ..LogOptions::default()
+        };
+        let folder = TemporaryFolder::new(&format!("test-{}", std::process::id())).unwrap();
+        let store = load(&survey, (options, last), &folder, &|_| {}).unwrap();
+        let mut records = 0;
+        let query = everything(first, last);
+        store
+            .search(&query, &mut |_, _| {
+                records += 1;
+                ControlFlow::Continue(())
+            })
+            .unwrap();
+        assert_eq!(records, 20_000);
+        let path = folder.0.clone();
+        drop((store, folder));
+        assert!(!path.exists());
     }
 }
