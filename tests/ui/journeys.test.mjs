@@ -51,7 +51,7 @@ test('cluster: topology and its table, lanes, lock, evidence of a fact, charts',
   await page.keyboard.press('Escape');
   if (cluster.lock?.owner) {
     await page.getByRole('region', { name: 'DCS' }).getByRole('button', { name: cluster.lock.owner, exact: true }).first().focus();
-    await card.getByText('Leader key').waitFor();
+    await card.getByText('Leader key', { exact: true }).waitFor();
     assert.match(await card.innerText(), /DCS keys[\s\S]*revision[\s\S]*(now|ago)/);
     await page.keyboard.press('Escape');
   }
