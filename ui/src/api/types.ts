@@ -127,6 +127,9 @@ export interface Cause {
   evidence: Evidence[];
   against: (Evidence | string)[];
   missing: (Evidence | string)[];
+  /** The cause that brought this one about. */
+  symptom_of?: string | null;
+  advice?: string;
 }
 
 export interface Incident {
@@ -138,6 +141,10 @@ export interface Incident {
   opened_at: string;
   settled_at: string | null;
   causes: Cause[];
+  /** What is concluded, in one line; null until it was looked for. */
+  verdict?: string | null;
+  /** What could not be seen and would have told more. */
+  missing?: string[];
   phases?: { name: string; at: string | null; text?: string | null }[] | Record<string, string | null> | null;
   impact?: Record<string, unknown> | null;
   /** The incident's own copies, oldest first; only in the answer for one incident. */
