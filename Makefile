@@ -31,7 +31,7 @@ test-lab:
 	@echo 'acceptance: a real cluster, about 10 minutes'
 	$(as_root) env "PATH=$$PATH" tests/lab/acceptance --server target/release/daraji
 
-# The README's pictures, from a real cluster with real faults: about 20 minutes.
+# The README's pictures, from a real cluster with real faults: about 15 minutes.
 pictures:
 	cargo build --release
 	cd ui && npm ci --no-audit --no-fund

@@ -8,6 +8,7 @@ it.each([
   ['2026-11-25 10:33:09.190 UTC [5287] LOG stats: 9 xacts/s', '[5287] LOG stats: 9 xacts/s'],
   ['2026-11-25T10:28:23.745324+00:00 Server replicas/n3 is UP', 'Server replicas/n3 is UP'],
   ['LOG:  connection authorized: user=daraji', 'LOG:  connection authorized: user=daraji'],
+  ['{"asctime": "2026-11-25 12:59:46,818", "message": "Request failed (\\"x\\": y…', 'Request failed ("x": y…'],
   // Nothing that can be told better is left as it is.
   ['{"broken": ', '{"broken": '], ['{"a":1}', '{"a":1}'], ['{"msg":""}', '{"msg":""}'], ['2026-11-25 10:33:09 INFO: ', '2026-11-25 10:33:09 INFO: '], ['', ''],
 ])('%s', (line, text) => {

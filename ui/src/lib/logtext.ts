@@ -17,12 +17,18 @@ export function readable(line: string): string {
   return text === line ? line : text.replace(LEVEL, '') || line;
 }
 
+/** The message of a JSON line that was cut off, as far as it goes. */
+function messageOf(cut: string): string | null {
+  const text = /"(?:message|msg)":\s*"((?:[^"\\]|\\.)+)/.exec(cut)?.[1];
+  return text ? text.replace(/\\(["\\/])/g, '$1') : null;
+}
+
 function fromJson(line: string): string | null {
   let fields: unknown;
   try {
     fields = JSON.parse(line);
   } catch {
-    return null;
+    return messageOf(line);
   }
   if (typeof fields !== 'object' || fields === null || Array.isArray(fields)) return null;
   const all = fields as Record<string, unknown>;
