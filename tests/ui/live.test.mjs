@@ -123,7 +123,7 @@ test('etcd-quorum-loss: DCS facts are stale with their age, and nobody is shown 
 
   const dcs = region(page, 'DCS');
   await dcs.getByText(/^stale, .* old$/).waitFor({ timeout: FAULT_MS }).catch(async (error) => {
-    assert.fail(`${error.message}\non the page: ${await dcs.innerText()}\nat the server: ${JSON.stringify((await cluster()).dcs)}`);
+    assert.fail(`${error.message}\non the page: ${await dcs.innerText()}\nat the server: ${JSON.stringify((await cluster()).dcs)}\nproblems: ${page.problems.join('; ')}`);
   });
   const staleAt = await page.evaluate(() => Date.now());
   await dcs.getByText('Last owner').waitFor();

@@ -137,10 +137,11 @@ export function startFixture(port = 0) {
         causes: n === 0 ? [
           { name: 'disk_full', title: `${t.leader}: the disk of pg_wal was full`, confidence: 'high', score: 0.94, evidence: [{ source: 'postgresql', time: at(t.to - 900), text: 'PANIC: could not write to file "pg_wal/xlogtemp.812": No space left on device', link: `/logs?cluster=orders-prod&from=${at(t.to - 60_000)}&to=${at(t.to + 60_000)}&q=%22No+space%22` }, { source: 'metrics', time: at(t.to - 30_000), text: `filesystem of ${t.leader} 100 % used`, link: null }], against: [], missing: [] },
           { name: 'network_partition', title: `${t.leader} was cut off from etcd`, confidence: 'low', score: 0.08, evidence: [{ source: 'dcs', time: at(t.to), text: 'the leader key expired', link: null }], against: ['etcd peers saw each other all the time'], missing: ['no failed DCS request in the log of Patroni'] },
+          { name: 'network_partition', title: `${next.leader} was cut off from etcd`, confidence: 'low', score: 0.03, evidence: [], against: ['it took the lock'], missing: [] },
         ] : [],
         phases: [p('trigger', -900), p('detected', -700), p('lease_expired', 0), p('lock_taken', next.from - t.to - 600), p('promoted', next.from - t.to), p('first_write', next.from - t.to + 900), p('last_replica_streaming', next.from - t.to + 2600)],
         impact: { write_outage_seconds: (next.from - t.to) / 1000 + 1.6, split_brain_seconds: null, lost_wal: '0/5B000148..0/5B014148' },
-        alerts: [{ name: 'NoLeader', severity: 'critical', firing_since: at(t.to + 10_000), resolved_at: at(next.from + 4000) }, { name: 'MemberDown', severity: 'warning', firing_since: at(t.to + 30_000), resolved_at: settled ? at(t.to + 95_000) : null }],
+        alerts: [...['pg1', 'pg2'].map(() => ({ name: 'DiskFillingUp', severity: 'warning', firing_since: at(t.to), resolved_at: null })), { name: 'NoLeader', severity: 'critical', firing_since: at(t.to + 10_000), resolved_at: at(next.from + 4000) }, { name: 'MemberDown', severity: 'warning', firing_since: at(t.to + 30_000), resolved_at: settled ? at(t.to + 95_000) : null }],
       };
     }).reverse();
   }

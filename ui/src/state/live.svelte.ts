@@ -124,7 +124,7 @@ class Live {
 
   #add(events: Event[], announce: boolean): void {
     const known = new Set(this.events.map((e) => e.id));
-    const fresh = events.filter((e) => !known.has(e.id));
+    const fresh = [...new Map(events.map((e) => [e.id, e])).values()].filter((e) => !known.has(e.id));
     if (fresh.length === 0) return;
     this.events = [...fresh, ...this.events].sort((a, b) => (a.time < b.time ? 1 : a.time > b.time ? -1 : 0)).slice(0, MAX_EVENTS);
     const loud = fresh.find((e) => e.severity === 'critical' || e.severity === 'warning' || e.event === 'leader_changed');
