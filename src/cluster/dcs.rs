@@ -35,7 +35,7 @@ pub(super) struct DcsState {
     /// When the last change was taken in; an older snapshot may have overtaken it.
     changed_at: Option<Timestamp>,
     pub(super) failing: Option<(Timestamp, Failure)>,
-    pub(super) lease: Option<(Timestamp, LeaseStatus)>,
+    pub(super) lease: Option<(Probe, LeaseStatus)>,
     pub(super) peers: BTreeMap<String, DcsPeer>,
     /// Since when the peers' words lack a quorum.
     pub(super) quorum_missing_since: Option<Timestamp>,
@@ -88,7 +88,7 @@ impl DcsState {
     }
 
     pub(super) fn lease_answered(&mut self, probe: Probe, lease: LeaseStatus) {
-        self.lease = Some((probe.received, lease));
+        self.lease = Some((probe, lease));
         if self.loaded {
             self.proven(probe.sent);
         }

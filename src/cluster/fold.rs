@@ -4,12 +4,14 @@ use std::time::Duration;
 
 use crate::cluster::draft::Draft;
 use crate::cluster::leader::{self, LeaderNews};
+use crate::cluster::loss::Before;
 use crate::cluster::member::{MemberState, Probe, Verdict, rest_source_lsn, sql_source_lsn};
 use crate::cluster::memory::ClusterMemory;
 use crate::cluster::options::JudgeOptions;
 use crate::cluster::split_brain::{self, RunFacts};
 use crate::cluster::state::{ClusterState, Drafts};
-use crate::cluster::{lag, quorum, replica, watch};
+use crate::cluster::{lag, loss, quorum, replica, request, watch};
+use crate::model::leadership::{CauseClass, LeaderPair, LossReason};
 use crate::model::observation::{
     Claim, ClusterView, DcsChange, DcsSnapshot, Failure, Observation, PatroniStatus, PostgresStatus, Source,
 };
@@ -39,7 +41,7 @@ pub(super) fn observe(state: &mut ClusterState, observation: &Observation, optio
         (_, Claim::Members(list)) => watch::expected(state, list, probe.received, options),
         (Source::Rest { member }, claim) => rest(state, (member, probe), claim, (options, out)),
         (Source::Sql { member }, claim) => sql(state, (member, probe), claim, (options, out)),
-        (Source::Dcs, claim) => dcs(state, probe, claim, out),
+        (Source::Dcs, claim) => dcs(state, probe, claim, (options, out)),
         (Source::DcsMember { url }, Claim::DcsHealth(health)) => quorum::health(state, url, probe, health),
         (Source::DcsMember { url }, Claim::Failed(failure)) => quorum::failed(state, url, probe, failure),
         (Source::DcsMember { .. }, _) => {}
@@ -135,6 +137,7 @@ fn sql(state: &mut ClusterState, (name, probe): (&str, Probe), claim: &Claim, (o
             }
             watch::interruption(state, name, (verdict.writable, status.timeline), probe.received, out);
             split_brain::verdict(state, name, verdict, run_facts(status), out);
+            loss::explained(state, name, verdict, out);
             position(state, name, probe, sql_source_lsn(status).filter(|_| writes_or_leads(state, name, verdict)));
             timeline(state, name, status.timeline.filter(|_| !status.in_recovery), (probe.received, out));
             if state.memory.system_identifier.is_none() {
@@ -190,23 +193,33 @@ fn timeline(state: &mut ClusterState, name: &str, timeline: Option<u32>, (at, ou
     if !counts {
         return;
     }
+    let writer = state.memory.timeline_writer.replace(name.to_owned());
     let Some(before) = state.memory.timeline.replace(timeline).filter(|before| *before != timeline) else { return };
-    let draft = Draft::info("timeline_changed", at).by("sql").member(name);
-    let draft = draft.text(format!("{name} writes timeline {timeline}; before: {before}"));
-    let switch = state.dcs.switch_lsn(before);
-    out.push(
-        draft
-            .field("old", before)
-            .field("new", timeline)
-            .field_if("switch_lsn", switch)
-            .keyed(&timeline.to_string(), at),
-    );
+    let pair = LeaderPair {
+        old_leader: writer.as_deref(),
+        new_leader: Some(name),
+        old_timeline: Some(before),
+        new_timeline: Some(timeline),
+        switchover: state.memory.switchover,
+        key_was_lost: false,
+    };
+    let draft = Draft::info("timeline_changed", at)
+        .by("sql")
+        .member(name)
+        .text(format!("{name} writes timeline {timeline}; before: {before}"))
+        .field("old_timeline", before)
+        .field("new_timeline", timeline)
+        .field_if("old_leader", writer.as_ref())
+        .field("new_leader", name)
+        .field_if("cause_class", pair.class().map(CauseClass::as_str))
+        .field_if("switch_lsn", state.dcs.switch_lsn(before));
+    out.push(draft.keyed(&timeline.to_string(), at));
 }
 
-fn dcs(state: &mut ClusterState, probe: Probe, claim: &Claim, out: &mut Drafts) {
+fn dcs(state: &mut ClusterState, probe: Probe, claim: &Claim, (options, out): Context<'_>) {
     state.memory.has_dcs = true;
     match claim {
-        Claim::DcsSnapshot(snapshot) => dcs_snapshot(state, probe, snapshot, out),
+        Claim::DcsSnapshot(snapshot) => dcs_snapshot(state, probe, snapshot, (options, out)),
         Claim::DcsChange(change) => dcs_change(state, probe, change, out),
         Claim::Lease(lease) => {
             state.dcs.lease_answered(probe, *lease);
@@ -217,24 +230,24 @@ fn dcs(state: &mut ClusterState, probe: Probe, claim: &Claim, out: &mut Drafts) 
     }
 }
 
-fn dcs_snapshot(state: &mut ClusterState, probe: Probe, snapshot: &DcsSnapshot, out: &mut Drafts) {
+fn dcs_snapshot(state: &mut ClusterState, probe: Probe, snapshot: &DcsSnapshot, (options, out): Context<'_>) {
     let first = !state.dcs.loaded;
+    let before = Before::of(state);
     if !state.dcs.load(probe, snapshot) {
         return;
     }
     let owner = state.dcs.leader().map(str::to_owned);
     let old = state.memory.leader.clone();
-    let expired = old.as_ref().map(|old| !state.dcs.keys.contains_key(&format!("members/{old}")));
     // Another owner without a gap between: the change itself was not seen, nor what was asked for before it.
     let jumped = old.is_some() && owner.is_some() && old != owner;
     if jumped && state.memory.request.is_none() && state.dcs.request_was_cleared_by_leader() {
-        state.memory.request = Some(leader::cleared_request(old.clone(), owner.clone(), probe.received));
+        request::by_its_traces(&mut state.memory, (old, owner.clone()), probe.received);
     }
     let news = LeaderNews {
         at: probe.received,
         source: "dcs",
         revision: state.dcs.keys.get("leader").map(|key| key.mod_revision).or(Some(snapshot.revision)),
-        expired: expired.filter(|_| !first),
+        reason: before.by_snapshot(&state.dcs, probe.received, options),
         leader: owner.as_deref(),
         watched: !first && !jumped,
     };
@@ -243,23 +256,22 @@ fn dcs_snapshot(state: &mut ClusterState, probe: Probe, snapshot: &DcsSnapshot, 
 }
 
 fn dcs_change(state: &mut ClusterState, probe: Probe, change: &DcsChange, out: &mut Drafts) {
+    let before = Before::of(state);
     if !state.dcs.apply(probe, change) {
         return;
     }
     let at = probe.received;
     let owner = state.dcs.leader().map(str::to_owned);
-    let old = state.memory.leader.clone();
     let gone = |key: &str| change.deletes.iter().any(|deleted| deleted == key);
     // The request must be known before the key it explains is judged.
     if change.puts.iter().any(|key| key.key == "failover") && gone("leader") {
-        leader::failover_key(state, at, true, out);
+        request::failover_key(state, at, true, out);
     }
-    let expired = old.as_ref().map(|old| gone(&format!("members/{old}")));
     let news = LeaderNews {
         at,
         source: "dcs",
         revision: Some(change.revision),
-        expired,
+        reason: before.by_change(change, at),
         leader: owner.as_deref(),
         watched: true,
     };
@@ -276,7 +288,7 @@ fn dcs_change(state: &mut ClusterState, probe: Probe, change: &DcsChange, out: &
 
 /// What follows from the keys, however they came.
 fn after_keys(state: &mut ClusterState, at: Timestamp, watched: bool, out: &mut Drafts) {
-    leader::failover_key(state, at, watched, out);
+    request::failover_key(state, at, watched, out);
     leader::config_key(state, at, out);
     if let Some(id) = state.dcs.system_identifier() {
         state.memory.system_identifier = Some(id);
@@ -333,8 +345,14 @@ fn leader_without_dcs(state: &mut ClusterState, now: Timestamp, options: &JudgeO
     if owner.is_none() && !state.memory.leader_known {
         return;
     }
-    let news =
-        LeaderNews { at: now, source: "rest", revision: None, expired: None, leader: owner.as_deref(), watched: true };
+    let news = LeaderNews {
+        at: now,
+        source: "rest",
+        revision: None,
+        reason: LossReason::Unknown,
+        leader: owner.as_deref(),
+        watched: true,
+    };
     leader::leader_is(state, &news, out);
 }
 

@@ -7,10 +7,11 @@ use crate::cluster::dcs::DcsState;
 use crate::cluster::draft::Draft;
 use crate::cluster::lag::LeaderHistory;
 use crate::cluster::member::MemberState;
-use crate::cluster::memory::{ClusterMemory, FailoverRequest, MemberMemory};
+use crate::cluster::memory::{ClusterMemory, MemberMemory};
 use crate::cluster::options::JudgeOptions;
 use crate::cluster::split_brain::Overlap;
 use crate::model::Timestamp;
+use crate::model::leadership::FailoverRequest;
 use crate::model::observation::ClusterView;
 
 /// Where handlers put the changes they find.

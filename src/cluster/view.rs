@@ -31,6 +31,7 @@ pub(super) fn cluster(name: &str, state: &ClusterState, now: Timestamp, options:
         lock: lock(state, current),
         dcs: dcs(state, now, options),
         config: state.dcs.config(),
+        requests: state.memory.requests.clone(),
         members: state.members.keys().filter_map(|member| one(state, member, now, options)).collect(),
     }
 }

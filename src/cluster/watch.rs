@@ -5,6 +5,7 @@ use crate::cluster::member::{Interruption, MemberState, SourceState, kind_word};
 use crate::cluster::options::JudgeOptions;
 use crate::cluster::state::{ClusterState, Drafts};
 use crate::model::Timestamp;
+use crate::model::leadership::{CauseClass, LeaderPair};
 use crate::model::observation::{FailureKind, LeaseStatus, MemberAddress};
 
 /// Seconds that a lease may fall below what one missed renewal explains, before that is news.
@@ -97,8 +98,16 @@ pub(super) fn interruption(
         ("primary_restarted_in_place", "was restarted in place without a failover: about")
     };
     let text = format!("PostgreSQL of the leader {name} {text} {seconds:.1} s without writes");
-    let draft = Draft::warning(event, at).by("sql").member(name).text(text);
-    out.push(draft.field("seconds", format!("{seconds:.3}")).field_if("timeline", now_on));
+    let pair = LeaderPair {
+        old_leader: Some(name),
+        new_leader: Some(name),
+        old_timeline: before.timeline,
+        new_timeline: now_on,
+        ..LeaderPair::default()
+    };
+    let draft = Draft::warning(event, at).by("sql").member(name).text(text).field("seconds", format!("{seconds:.3}"));
+    let draft = draft.field_if("cause_class", pair.class().map(CauseClass::as_str));
+    out.push(draft.field_if("old_timeline", before.timeline).field_if("new_timeline", now_on));
 }
 
 pub(super) fn pending_restart(state: &mut ClusterState, name: &str, pending: bool, at: Timestamp, out: &mut Drafts) {

@@ -169,9 +169,9 @@ fn join(incident: &mut Incident, event: &Event, options: &CorrelatorOptions) {
     if incident.events.iter().any(|known| known.id == event.id) {
         return;
     }
-    let kind = event.fields.get("kind").map(String::as_str);
-    match (event.event.as_str(), kind) {
-        ("leader_lost", Some("expired")) => phase(incident, PhaseName::LeaseExpired, event.time),
+    let reason = event.fields.get("reason").map(String::as_str);
+    match (event.event.as_str(), reason) {
+        ("leader_lost", Some("lease_expired")) => phase(incident, PhaseName::LeaseExpired, event.time),
         ("leader_lost", Some("released")) => phase(incident, PhaseName::Released, event.time),
         ("leader_changed" | "leader_returned", _) => phase(incident, PhaseName::LockTaken, event.time),
         ("split_brain_ended", _) if event.fields.get("confirmed").is_some_and(|word| word == "true") => {

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::model::leadership::FailoverRequest;
 use crate::model::{EventSeverity, Lsn, Timestamp};
 
 /// Overall state of a cluster.
@@ -82,6 +83,9 @@ pub struct Cluster {
     pub lock: Option<Lock>,
     pub dcs: Option<Dcs>,
     pub config: Option<HaConfig>,
+    /// What operators asked for through the `failover` key, oldest first.
+    #[serde(default)]
+    pub requests: Vec<FailoverRequest>,
     pub members: Vec<Member>,
 }
 
