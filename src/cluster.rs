@@ -8,6 +8,7 @@
 //! be known is `None`. The first look at a cluster gives no events about what was so before.
 
 mod dcs;
+mod demotion;
 mod draft;
 mod fold;
 mod health;
@@ -21,6 +22,7 @@ mod quorum;
 mod replica;
 mod request;
 mod samples;
+mod skew;
 mod split_brain;
 mod state;
 pub mod text;

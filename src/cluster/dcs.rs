@@ -126,12 +126,23 @@ impl DcsState {
             loop_wait: number("loop_wait").and_then(|n| u32::try_from(n).ok()),
             retry_timeout: number("retry_timeout").and_then(|n| u32::try_from(n).ok()),
             maximum_lag_on_failover: number("maximum_lag_on_failover"),
+            failsafe_mode: Some(truthy(config.get("failsafe_mode"))),
+            synchronous_mode_strict: Some(truthy(config.get("synchronous_mode_strict"))),
+            check_timeline: Some(truthy(config.get("check_timeline"))),
         })
     }
 
     /// Whether Patroni is told to pause; `None` without the `config` key.
     pub(super) fn pause(&self) -> Option<bool> {
         self.json("config").map(|config| truthy(config.get("pause")))
+    }
+
+    /// The remote host that a standby cluster follows, with its port where one is given.
+    pub(super) fn standby_of(&self) -> Option<String> {
+        let config = self.json("config")?;
+        let remote = config.get("standby_cluster").filter(|remote| remote.is_object())?;
+        let host = text(remote, "host").unwrap_or_else(|| "an archive".to_owned());
+        Some(number(remote, "port").map_or_else(|| host.clone(), |port| format!("{host}:{port}")))
     }
 
     /// `off`, `on` or `quorum`.

@@ -47,10 +47,7 @@ pub(super) fn observe(state: &mut ClusterState, observation: &Observation, optio
         (Source::DcsMember { .. }, _) => {}
         (Source::Agent { member }, claim) => {
             if let Some(member) = known(state, member, options) {
-                match claim {
-                    Claim::Failed(failure) => member.agent.failed(probe, failure),
-                    _ => member.agent.answered(probe, ()),
-                }
+                agent(member, probe, claim);
             }
         }
     }
@@ -68,6 +65,14 @@ fn known<'a>(state: &'a mut ClusterState, name: &str, options: &JudgeOptions) ->
         state.members.insert(name.to_owned(), member);
     }
     state.members.get_mut(name)
+}
+
+fn agent(member: &mut MemberState, probe: Probe, claim: &Claim) {
+    match claim {
+        Claim::Failed(failure) => member.agent.failed(probe, failure),
+        Claim::Clock(offset) => member.skew.add(probe.received, *offset),
+        _ => member.agent.answered(probe, ()),
+    }
 }
 
 type Context<'a> = (&'a JudgeOptions, &'a mut Drafts);

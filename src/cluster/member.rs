@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use crate::cluster::options::JudgeOptions;
+use crate::cluster::skew::Skew;
 use crate::model::observation::{Failure, FailureKind, MemberAddress, Observation, PatroniStatus, PostgresStatus};
 use crate::model::{Lsn, Timestamp};
 
@@ -115,6 +116,7 @@ pub(super) struct MemberState {
     /// Since when lag is over (or, once high, under) its threshold.
     pub(super) lag_turn_since: Option<Timestamp>,
     pub(super) interrupted: Option<Interruption>,
+    pub(super) skew: Skew,
 }
 
 /// A leader that stopped taking writes and kept the key.
@@ -149,6 +151,9 @@ impl MemberState {
     /// Takes in a SQL answer; returns the verdict.
     pub(super) fn sql_answered(&mut self, probe: Probe, status: &PostgresStatus) -> Verdict {
         let verdict = Verdict { writable: !status.in_recovery && !status.read_only, probe };
+        if let Some(node_now) = status.server_now {
+            self.skew.told(probe, node_now);
+        }
         self.sql_verdict = Some(verdict);
         self.sql.answered(probe, status.clone());
         verdict

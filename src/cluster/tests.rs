@@ -1,6 +1,7 @@
 //! Scripted sequences: what every lab fault and every surprise must, and must not, make the judge say.
 
 mod doubts;
+mod beliefs;
 mod leadership;
 mod outputs;
 mod property;

@@ -63,6 +63,9 @@ pub(super) fn postmaster(
     }
     let text = format!("PostgreSQL of {name} was restarted");
     let draft = Draft::info("postgres_restarted", at).by(source).member(name).text(text);
+    let skew = state.members.get(name).and_then(|member| member.skew.estimate(at));
+    let draft = draft.field_if("started_at", skew.map(|skew| started.shifted(-skew.seconds)));
+    let draft = draft.field_if("started_at_error_seconds", skew.map(|skew| format!("{:.3}", skew.error_seconds)));
     out.push(draft.field("postmaster_start_time", started).field("before", before));
 }
 
@@ -211,7 +214,14 @@ fn source_event(
 /// The lock's owner must write and nobody else may, but for the time that Patroni needs to make it so.
 fn mismatch(state: &mut ClusterState, now: Timestamp, options: &JudgeOptions, out: &mut Drafts) {
     let found = match state.leader(now, options) {
-        Some(leader) if !state.is_standby_cluster() => {
+        Some(leader) if state.is_standby_cluster() => {
+            let writable = state.writable_members(now, options).into_iter().next();
+            let remote = state.dcs.standby_of().filter(|_| writable.is_some());
+            writable.zip(remote).map(|(name, remote)| {
+                format!("{name} takes writes although this cluster follows {remote} and {leader} is its standby leader")
+            })
+        }
+        Some(leader) => {
             let stranger = state.writable_members(now, options).into_iter().find(|name| name != leader);
             match stranger {
                 Some(other) => Some(format!("{other} takes writes without the leader key, which {leader} holds")),

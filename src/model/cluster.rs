@@ -3,6 +3,7 @@
 //! `None` means unknown. "Two writable members" and "nobody knows" are states here, never errors and never guesses.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -79,10 +80,17 @@ pub struct Cluster {
     pub failsafe: Option<bool>,
     /// `off`, `on` or `quorum`.
     pub sync_mode: Option<String>,
+    /// `host:port` of the cluster that this one follows as a standby cluster; the port is left out when it is not
+    /// configured.
+    #[serde(default)]
+    pub standby_of: Option<String>,
     pub split_brain: Option<SplitBrain>,
     pub lock: Option<Lock>,
     pub dcs: Option<Dcs>,
     pub config: Option<HaConfig>,
+    /// When a leader that the DCS does not confirm must have given up.
+    #[serde(default)]
+    pub demotion: Option<Demotion>,
     /// What operators asked for through the `failover` key, oldest first.
     #[serde(default)]
     pub requests: Vec<FailoverRequest>,
@@ -196,6 +204,39 @@ pub struct HaConfig {
     pub loop_wait: Option<u32>,
     pub retry_timeout: Option<u32>,
     pub maximum_lag_on_failover: Option<u64>,
+    #[serde(default)]
+    pub failsafe_mode: Option<bool>,
+    /// Synchronous mode never falls back to asynchronous.
+    #[serde(default)]
+    pub synchronous_mode_strict: Option<bool>,
+    /// A candidate must be on the last known timeline.
+    #[serde(default)]
+    pub check_timeline: Option<bool>,
+}
+
+/// Why a leader is expected to give up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DemotionBasis {
+    /// The DCS has no quorum: nobody can renew the key.
+    QuorumLost,
+    /// We cannot read the DCS; the leader's Patroni may be able to.
+    DcsBlind,
+    /// The DCS works and the lease is not renewed: the leader's Patroni is dead, hung or cut off.
+    LeaseNotRenewed,
+}
+
+/// When a leader that the DCS no longer confirms must have demoted itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Demotion {
+    pub member: String,
+    pub basis: DemotionBasis,
+    /// A Patroni that lives and cannot reach its DCS begins to stop PostgreSQL by then.
+    pub due_at: Timestamp,
+    /// When the lease ends by its last reading, after which another member may take the key.
+    pub lease_ends_at: Option<Timestamp>,
+    /// False: failsafe mode may keep it, or its Patroni may be dead, or may see a DCS that we do not see.
+    pub certain: bool,
 }
 
 /// The belief about one member.
@@ -210,6 +251,17 @@ pub struct Member {
     pub lag_bytes: Option<u64>,
     pub lag_seconds: Option<f64>,
     pub receive_lag_bytes: Option<u64>,
+    /// Behind the member that it streams from, for cascading replicas.
+    #[serde(default)]
+    pub upstream_lag_bytes: Option<u64>,
+    /// Replay is delayed on purpose by so long; lag is judged without it.
+    #[serde(default)]
+    pub apply_delay_seconds: Option<f64>,
+    /// How far the clock of its host is ahead of ours, and how wrong that may be.
+    #[serde(default)]
+    pub clock_skew_seconds: Option<f64>,
+    #[serde(default)]
+    pub clock_skew_error_seconds: Option<f64>,
     pub lsn: Option<Lsn>,
     pub seen_at: Option<Timestamp>,
     pub host: String,
@@ -226,6 +278,15 @@ pub struct Member {
     /// False: it left the DCS and is still watched at its last known address.
     pub present: bool,
     pub sources: Vec<SourceView>,
+}
+
+impl Member {
+    /// A time by the clock of this member's host, such as that of a log line, on our clock, and how wrong that may be.
+    /// Without it, times of two hosts must not be compared.
+    pub fn on_our_clock(&self, node_time: Timestamp) -> Option<(Timestamp, Duration)> {
+        let (skew, error) = (self.clock_skew_seconds?, self.clock_skew_error_seconds?);
+        Some((node_time.shifted(-skew), Duration::try_from_secs_f64(error).ok()?))
+    }
 }
 
 /// What one source last said about a member.

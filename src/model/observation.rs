@@ -56,6 +56,8 @@ pub enum Claim {
     Lease(LeaseStatus),
     /// One DCS member about itself.
     DcsHealth(DcsHealth),
+    /// How far the clock of the member's host is from ours, as its agent measured it.
+    Clock(ClockOffset),
     /// The attempt failed.
     Failed(Failure),
 }
@@ -146,6 +148,8 @@ pub struct PostgresStatus {
     pub server_version: Option<u32>,
     /// The server's clock when it answered.
     pub server_now: Option<Timestamp>,
+    /// `recovery_min_apply_delay`: replay waits for so long after each commit.
+    pub apply_delay_seconds: Option<f64>,
     pub receiver: Option<WalReceiver>,
     pub senders: Vec<WalSender>,
     pub slots: Vec<Slot>,
@@ -229,6 +233,15 @@ pub struct LeaseStatus {
     /// Seconds left; -1 when the lease is gone.
     pub ttl_seconds: i64,
     pub granted_ttl_seconds: i64,
+}
+
+/// A clock against ours.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ClockOffset {
+    /// Positive when the other clock is ahead.
+    pub seconds: f64,
+    /// The true offset is at most this far from `seconds`.
+    pub error_seconds: f64,
 }
 
 /// One DCS member's own view.
