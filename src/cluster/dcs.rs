@@ -162,6 +162,17 @@ impl DcsState {
         names.map_or_else(Vec::new, |names| names.split(',').map(|name| name.trim().to_owned()).collect())
     }
 
+    /// The leader keeps the list: without its name in it, synchronous replication is off.
+    pub(super) fn sync_is_active(&self) -> bool {
+        self.json("sync").and_then(|sync| sync.get("leader")?.as_str().map(|leader| !leader.is_empty())) == Some(true)
+    }
+
+    /// Members that the leader asks in failsafe mode; `None` without the key.
+    pub(super) fn failsafe_members(&self) -> Option<Vec<String>> {
+        let members = self.json("failsafe")?;
+        Some(members.as_object()?.keys().cloned().collect())
+    }
+
     pub(super) fn system_identifier(&self) -> Option<String> {
         self.value("initialize").filter(|id| !id.is_empty()).map(str::to_owned)
     }

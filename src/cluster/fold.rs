@@ -10,7 +10,7 @@ use crate::cluster::memory::ClusterMemory;
 use crate::cluster::options::JudgeOptions;
 use crate::cluster::split_brain::{self, RunFacts};
 use crate::cluster::state::{ClusterState, Drafts};
-use crate::cluster::{lag, loss, quorum, replica, request, watch};
+use crate::cluster::{lag, loss, measure, quorum, replica, request, watch};
 use crate::model::leadership::{CauseClass, LeaderPair, LossReason};
 use crate::model::observation::{
     Claim, ClusterView, DcsChange, DcsSnapshot, Failure, Observation, PatroniStatus, PostgresStatus, Source,
@@ -91,7 +91,8 @@ fn rest(state: &mut ClusterState, (name, probe): (&str, Probe), claim: &Claim, (
                 };
                 watch::interruption(state, name, (verdict.writable, status.timeline), probe.received, out);
                 split_brain::verdict(state, name, verdict, facts, out);
-                position(state, name, probe, rest_source_lsn(status).filter(|_| writes_or_leads(state, name, verdict)));
+                let lsn = rest_source_lsn(status).filter(|_| writes_or_leads(state, name, verdict));
+                position(state, name, (probe, lsn), out);
                 timeline(state, name, status.timeline.filter(|_| verdict.writable), (probe.received, out));
             }
         }
@@ -143,7 +144,8 @@ fn sql(state: &mut ClusterState, (name, probe): (&str, Probe), claim: &Claim, (o
             watch::interruption(state, name, (verdict.writable, status.timeline), probe.received, out);
             split_brain::verdict(state, name, verdict, run_facts(status), out);
             loss::explained(state, name, verdict, out);
-            position(state, name, probe, sql_source_lsn(status).filter(|_| writes_or_leads(state, name, verdict)));
+            let lsn = sql_source_lsn(status).filter(|_| writes_or_leads(state, name, verdict));
+            position(state, name, (probe, lsn), out);
             timeline(state, name, status.timeline.filter(|_| !status.in_recovery), (probe.received, out));
             if state.memory.system_identifier.is_none() {
                 state.memory.system_identifier.clone_from(&status.system_identifier);
@@ -176,7 +178,7 @@ fn writes_or_leads(state: &ClusterState, name: &str, verdict: Verdict) -> bool {
 }
 
 /// Keeps the leader's position over time. Of two members that write, only the lock's owner counts.
-fn position(state: &mut ClusterState, name: &str, probe: Probe, lsn: Option<Lsn>) {
+fn position(state: &mut ClusterState, name: &str, (probe, lsn): (Probe, Option<Lsn>), out: &mut Drafts) {
     let Some(lsn) = lsn else { return };
     let counts = match &state.memory.leader {
         Some(leader) => leader == name,
@@ -185,6 +187,7 @@ fn position(state: &mut ClusterState, name: &str, probe: Probe, lsn: Option<Lsn>
     if counts {
         let started = state.members.get(name).and_then(MemberState::postmaster_start);
         state.history.add(name, started, probe, lsn);
+        measure::wrote(state, name, (probe, lsn), out);
     }
 }
 
@@ -299,6 +302,10 @@ fn after_keys(state: &mut ClusterState, at: Timestamp, watched: bool, out: &mut 
         state.memory.system_identifier = Some(id);
     }
     state.memory.revision = state.dcs.revision;
+    // A new leader writes its own list at once; who was on the old one decides what may be lost.
+    if state.dcs.leader().is_some() && state.memory.term.is_none() {
+        state.synchronous_before = state.dcs.sync_standbys();
+    }
     let names: Vec<_> = state.dcs.member_names().map(str::to_owned).collect();
     for name in &names {
         if let Some(member) = state.members.get_mut(name) {
@@ -323,6 +330,7 @@ pub(super) fn tick(state: &mut ClusterState, now: Timestamp, options: &JudgeOpti
     split_brain::tick(state, now, options, out);
     lag::tick(state, now, options, out);
     replica::tick(state, now, options, out);
+    measure::tick(state, now, options, out);
 }
 
 /// Without a DCS the leader is whom a fresh `/cluster` names, if its own PostgreSQL bears it out.

@@ -175,13 +175,13 @@ pub(super) fn upstream_lag_bytes(
     now: Timestamp,
     options: &JudgeOptions,
 ) -> Option<u64> {
+    if source_of_truth(state, now, options).as_deref() == Some(upstream) {
+        return lag_of(state, name, now, options).bytes;
+    }
     let own = positions(state.members.get(name)?, now, options).filter(|own| own.linked)?;
-    let upstream = state.members.get(upstream)?;
     // A replica passes on what it has received, before it replays it.
-    let available = match positions(upstream, now, options) {
-        Some(positions) => positions.receive.max(positions.replay)?,
-        None => upstream.source_lsn(now, options)?.1,
-    };
+    let upstream = positions(state.members.get(upstream)?, now, options)?;
+    let available = upstream.receive.max(upstream.replay)?;
     Some(u64::try_from(available.bytes_since(own.replay?)).unwrap_or(0))
 }
 

@@ -5,6 +5,7 @@
 
 use crate::cluster::dcs::config_diff;
 use crate::cluster::draft::Draft;
+use crate::cluster::measure;
 use crate::cluster::options::JudgeOptions;
 use crate::cluster::request;
 use crate::cluster::state::{ClusterState, Drafts};
@@ -56,6 +57,7 @@ fn lost(state: &mut ClusterState, news: &LeaderNews<'_>, out: &mut Drafts) {
     memory.lost_reason = news.reason;
     memory.leader_since = None;
     memory.lease_low = false;
+    measure::trouble(state, news.at, false);
     if news.leader.is_some() {
         return;
     }
@@ -96,6 +98,7 @@ fn taken(state: &mut ClusterState, news: &LeaderNews<'_>, new: &str, out: &mut D
     memory.leader_since = Some(news.at);
     if old.as_deref() == Some(new) {
         returned(state, news, new, out);
+        measure::began(state, old.as_deref(), new, (news.at, false));
         return;
     }
     let asked_now = request.is_some_and(|request| {
@@ -113,6 +116,7 @@ fn taken(state: &mut ClusterState, news: &LeaderNews<'_>, new: &str, out: &mut D
         member.interrupted = None;
     }
     out.push(changed(state, news, (old.as_deref(), new), planned));
+    measure::began(state, old.as_deref(), new, (news.at, planned));
     if planned {
         let draft = Draft::info("switchover_completed", news.at).by(news.source).member(new);
         let draft = draft.text(format!("{new} holds the leader key, as requested"));

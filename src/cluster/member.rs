@@ -117,6 +117,8 @@ pub(super) struct MemberState {
     pub(super) lag_turn_since: Option<Timestamp>,
     pub(super) interrupted: Option<Interruption>,
     pub(super) skew: Skew,
+    /// When its PostgreSQL last said that it takes no writes, or proved it by refusing.
+    pub(super) unwritable_at: Option<Timestamp>,
 }
 
 /// A leader that stopped taking writes and kept the key.

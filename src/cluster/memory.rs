@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use crate::cluster::measure::Term;
 use crate::model::cluster::SplitBrain;
 use crate::model::leadership::{FailoverRequest, LossReason};
 use crate::model::observation::MemberAddress;
@@ -62,6 +63,8 @@ pub struct ClusterMemory {
     pub(super) requests: Vec<FailoverRequest>,
     /// The last change of the owner was a switchover that was asked for; `None` when nobody looked.
     pub(super) switchover: Option<bool>,
+    /// The term that is being measured.
+    pub(super) term: Option<Term>,
     pub(super) split_brain: Option<SplitBrain>,
     pub(super) quorum_lost: bool,
     pub(super) blind: bool,

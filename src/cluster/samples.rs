@@ -30,6 +30,10 @@ pub(super) fn of(cluster: &Cluster, broken: &[&str], now: Timestamp) -> Vec<Samp
     out.add_if("daraji_cluster_paused", &[], cluster.paused.map(flag));
     out.add_if("daraji_cluster_failsafe", &[], cluster.failsafe.map(flag));
     out.add_if("daraji_cluster_timeline", &[], cluster.timeline.map(f64::from));
+    if let Some(readiness) = &cluster.readiness {
+        out.add("daraji_failover_ready", &[], flag(readiness.candidate.is_some()));
+        out.add_if("daraji_failover_lag_bytes", &[], readiness.lag_bytes.map(|bytes| bytes as f64));
+    }
     if let Some(demotion) = &cluster.demotion {
         let left = demotion.due_at.secs_f64() - now.secs_f64();
         out.add("daraji_leader_demotion_due_seconds", &[("member", &demotion.member)], left);

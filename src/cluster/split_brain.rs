@@ -148,6 +148,9 @@ pub(super) struct RunFacts {
 pub(super) fn verdict(state: &mut ClusterState, member: &str, verdict: Verdict, facts: RunFacts, out: &mut Drafts) {
     state.member_memory(member).was_writable = verdict.writable;
     if !verdict.writable {
+        if let Some(member) = state.members.get_mut(member) {
+            member.unwritable_at = Some(verdict.probe.sent);
+        }
         state.overlap.forget(member);
         ended(state, verdict.probe.received, out);
         return;

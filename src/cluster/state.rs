@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::cluster::dcs::DcsState;
 use crate::cluster::draft::Draft;
 use crate::cluster::lag::LeaderHistory;
+use crate::cluster::measure::Writes;
 use crate::cluster::member::MemberState;
 use crate::cluster::memory::{ClusterMemory, MemberMemory};
 use crate::cluster::options::JudgeOptions;
@@ -27,6 +28,9 @@ pub(super) struct ClusterState {
     pub(super) view: Option<(Timestamp, ClusterView)>,
     pub(super) history: LeaderHistory,
     pub(super) overlap: Overlap,
+    pub(super) writes: Writes,
+    /// Who was a synchronous standby under the last leader.
+    pub(super) synchronous_before: Vec<String>,
     /// Since when the lock owner and the writable members disagree.
     pub(super) mismatch_since: Option<(Timestamp, String)>,
     /// Without a DCS: since when the claimed leader's own PostgreSQL does not bear it out.

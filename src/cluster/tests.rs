@@ -3,6 +3,7 @@
 mod doubts;
 mod beliefs;
 mod leadership;
+mod measures;
 mod outputs;
 mod property;
 mod restart;

@@ -8,6 +8,7 @@ use crate::cluster::lag::{lag_of, source_of_truth, upstream_lag_bytes};
 use crate::cluster::member::{MemberState, SourceState, kind_word};
 use crate::cluster::options::JudgeOptions;
 use crate::cluster::quorum;
+use crate::cluster::readiness::readiness;
 use crate::cluster::state::ClusterState;
 use crate::model::cluster::{Cluster, Dcs, DcsMember, Lock, Member, Role, SourceView, postgres_version_text};
 use crate::model::observation::{PatroniStatus, PostgresStatus};
@@ -34,6 +35,7 @@ pub(super) fn cluster(name: &str, state: &ClusterState, now: Timestamp, options:
         dcs: dcs(state, now, options),
         config: state.dcs.config(),
         demotion: demotion(state, now, options),
+        readiness: readiness(state, now, options),
         requests: state.memory.requests.clone(),
         members: state.members.keys().filter_map(|member| one(state, member, now, options)).collect(),
     }
@@ -204,7 +206,7 @@ fn replication_state(sql: Option<&PostgresStatus>, rest: Option<&PatroniStatus>)
     receiver.filter(|status| !status.is_empty()).or_else(|| rest?.replication_state.clone())
 }
 
-fn tags(member: &MemberState) -> BTreeMap<String, String> {
+pub(super) fn tags(member: &MemberState) -> BTreeMap<String, String> {
     match (&member.rest.answer, &member.key) {
         (Some((_, rest)), _) if !rest.tags.is_empty() => rest.tags.clone(),
         (_, Some(key)) => key.tags.clone(),

@@ -1,6 +1,7 @@
 //! Members: lost and returned, their Patroni or PostgreSQL down, restarts, failsafe, pending restarts, the lease.
 
 use crate::cluster::draft::Draft;
+use crate::cluster::measure;
 use crate::cluster::member::{Interruption, MemberState, SourceState, kind_word};
 use crate::cluster::options::JudgeOptions;
 use crate::cluster::state::{ClusterState, Drafts};
@@ -83,6 +84,9 @@ pub(super) fn interruption(
     let was = state.memory.member_facts.get(name).is_some_and(|facts| facts.was_writable);
     let switching = state.switching(at);
     let timeline = state.memory.timeline;
+    if !writable && leads {
+        measure::trouble(state, at, true);
+    }
     let Some(member) = state.members.get_mut(name) else { return };
     if !writable {
         if was && leads && !switching && member.interrupted.is_none() {

@@ -91,6 +91,9 @@ pub struct Cluster {
     /// When a leader that the DCS does not confirm must have given up.
     #[serde(default)]
     pub demotion: Option<Demotion>,
+    /// Who would take over now; `None` before anybody led.
+    #[serde(default)]
+    pub readiness: Option<Readiness>,
     /// What operators asked for through the `failover` key, oldest first.
     #[serde(default)]
     pub requests: Vec<FailoverRequest>,
@@ -212,6 +215,30 @@ pub struct HaConfig {
     /// A candidate must be on the last known timeline.
     #[serde(default)]
     pub check_timeline: Option<bool>,
+}
+
+/// Who would win if the leader failed now, by Patroni's own rules.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Readiness {
+    /// `None`: nobody could take over, or we cannot tell; `blockers` says why.
+    pub candidate: Option<String>,
+    /// What the candidate has not received: the WAL that would be lost.
+    pub lag_bytes: Option<u64>,
+    /// What keeps everybody from taking over.
+    pub blockers: Vec<String>,
+    /// All other members, the best first.
+    pub candidates: Vec<Candidate>,
+}
+
+/// A member as a successor of the leader.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Candidate {
+    pub member: String,
+    pub lag_bytes: Option<u64>,
+    /// Why Patroni would not let it; empty when it may.
+    pub blockers: Vec<String>,
+    /// Why it had better not, though Patroni would let it.
+    pub risks: Vec<String>,
 }
 
 /// Why a leader is expected to give up.

@@ -99,6 +99,9 @@ pub struct PatroniStatus {
     pub pause: bool,
     pub cluster_unlocked: bool,
     pub failsafe_mode_is_active: bool,
+    /// A watchdog is required and cannot be used: this member must not lead.
+    #[serde(default)]
+    pub watchdog_failed: bool,
     pub sync_standby: bool,
     pub quorum_standby: bool,
     pub pending_restart: bool,

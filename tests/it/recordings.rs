@@ -398,7 +398,7 @@ fn fault_04_a_lost_host_is_possibly_a_split_brain_until_it_answers() {
     assert_eq!(lost.members[0].name, "n1");
     assert_eq!((lost.members[0].writable, lost.members[0].lag_bytes), (None, None));
     two_writable_are_a_split_brain(&replay);
-    assert!(replay.incident().2.impact.write_outage_seconds.is_some_and(|seconds| (15.0..27.0).contains(&seconds)));
+    assert!(replay.incident().2.impact.write_outage_seconds.is_some_and(|seconds| (15.0..28.0).contains(&seconds)));
 }
 
 #[test]

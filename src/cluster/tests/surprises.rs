@@ -237,7 +237,7 @@ fn surprise_10_a_backend_crash_keeps_the_start_time() {
     script.run(2.5);
     script.sql_fails.clear();
     script.run(4.0);
-    assert_eq!(script.take(), ["primary_interrupted n1"]);
+    assert_eq!(script.take(), ["primary_interrupted n1", "writes_resumed n1"]);
 }
 
 /// 11: a failed start gives the key away early: released, not expired.
