@@ -1,7 +1,7 @@
 //! How a cluster is, and why, in plain words, worst first.
 
-use crate::cluster::member::kind_word;
 use crate::cluster::demotion::demotion;
+use crate::cluster::member::kind_word;
 use crate::cluster::options::JudgeOptions;
 use crate::cluster::quorum;
 use crate::cluster::state::ClusterState;

@@ -1,7 +1,7 @@
 //! Scripted sequences: what every lab fault and every surprise must, and must not, make the judge say.
 
-mod doubts;
 mod beliefs;
+mod doubts;
 mod leadership;
 mod measures;
 mod outputs;

@@ -266,19 +266,13 @@ impl Watch {
         }
         let severity = if planned == "true" { EventSeverity::Notice } else { EventSeverity::Critical };
         let text = format!("{member} took over from {old}");
-        let fields = [
-            ("old", old.as_str()),
-            ("new", member),
-            ("old_leader", &old),
-            ("new_leader", member),
-            ("planned", planned),
-        ];
+        let fields = [("old_leader", old.as_str()), ("new_leader", member), ("planned", planned)];
         self.tell_with(record, ("leader_changed", Some(member)), severity, (text, &fields));
         // The next change needs a request of its own.
         self.moved_at = self.asked_at.take().map(|_| record.at);
     }
 
-    fn loses(&mut self, record: &LogRecord, member: &str, (kind, how): (&str, &str)) {
+    fn loses(&mut self, record: &LogRecord, member: &str, (reason, how): (&str, &str)) {
         if self.leader.as_deref() != Some(member) {
             return;
         }
@@ -292,7 +286,7 @@ impl Watch {
                 record,
                 ("leader_lost", Some(member)),
                 EventSeverity::Critical,
-                (text, &[("kind", kind), ("reason", kind)]),
+                (text, &[("reason", reason)]),
             );
         }
     }
