@@ -20,6 +20,7 @@ mod member;
 mod memory;
 mod options;
 mod quorum;
+mod reach;
 mod readiness;
 mod replica;
 mod request;

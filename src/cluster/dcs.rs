@@ -13,6 +13,7 @@ use crate::model::observation::{DcsChange, DcsHealth, DcsKey, DcsSnapshot, Failu
 use crate::model::{Lsn, Timestamp};
 
 const KEYS_MAX: usize = 1_000;
+const JSON_KEYS: [&str; 5] = ["config", "failsafe", "history", "status", "sync"];
 const DCS_MEMBERS_MAX: usize = 32;
 /// Other members may write their own keys between a leader's first two writes.
 const CLEARED_WITHIN_REVISIONS: i64 = 6;
@@ -28,6 +29,8 @@ pub(super) struct DcsPeer {
 #[derive(Clone, Debug, Default)]
 pub(super) struct DcsState {
     pub(super) keys: BTreeMap<String, DcsKey>,
+    /// Texts of the keys that hold JSON, and what they say.
+    parsed: BTreeMap<&'static str, (String, Option<Value>)>,
     pub(super) loaded: bool,
     pub(super) revision: Option<i64>,
     /// When the keys were last proven to be what the DCS holds.
@@ -62,6 +65,7 @@ impl DcsState {
             return false;
         }
         self.keys = snapshot.keys.iter().take(KEYS_MAX).map(|key| (key.key.clone(), key.clone())).collect();
+        self.parse();
         self.revision = Some(snapshot.revision);
         self.loaded = true;
         self.proven(probe.received);
@@ -82,6 +86,7 @@ impl DcsState {
                 self.keys.insert(key.key.clone(), key.clone());
             }
         }
+        self.parse();
         self.revision = Some(change.revision);
         self.changed_at = Some(probe.received);
         true
@@ -114,13 +119,26 @@ impl DcsState {
         self.value("leader").filter(|owner| !owner.is_empty())
     }
 
-    fn json(&self, key: &str) -> Option<Value> {
-        serde_json::from_str(self.value(key)?).ok()
+    fn json(&self, key: &str) -> Option<&Value> {
+        self.parsed.get(key)?.1.as_ref()
+    }
+
+    /// Reads the keys that hold JSON, once for each version of them: they are asked for at every look.
+    fn parse(&mut self) {
+        for name in JSON_KEYS {
+            let Some(key) = self.keys.get(name) else {
+                self.parsed.remove(name);
+                continue;
+            };
+            if self.parsed.get(name).is_none_or(|(text, _)| *text != key.value) {
+                self.parsed.insert(name, (key.value.clone(), serde_json::from_str(&key.value).ok()));
+            }
+        }
     }
 
     pub(super) fn config(&self) -> Option<HaConfig> {
         let config = self.json("config")?;
-        let number = |name: &str| number(&config, name);
+        let number = |name: &str| number(config, name);
         Some(HaConfig {
             ttl: number("ttl").and_then(|n| u32::try_from(n).ok()),
             loop_wait: number("loop_wait").and_then(|n| u32::try_from(n).ok()),
@@ -179,7 +197,7 @@ impl DcsState {
 
     /// The last published WAL position of the leader.
     pub(super) fn optime(&self) -> Option<Lsn> {
-        let status = self.json("status").and_then(|status| number(&status, "optime"));
+        let status = self.json("status").and_then(|status| number(status, "optime"));
         status.or_else(|| self.value("optime/leader")?.trim().parse().ok()).map(Lsn)
     }
 

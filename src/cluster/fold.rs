@@ -10,10 +10,10 @@ use crate::cluster::memory::ClusterMemory;
 use crate::cluster::options::JudgeOptions;
 use crate::cluster::split_brain::{self, RunFacts};
 use crate::cluster::state::{ClusterState, Drafts};
-use crate::cluster::{lag, loss, measure, quorum, replica, request, watch};
+use crate::cluster::{lag, loss, measure, quorum, reach, replica, request, watch};
 use crate::model::leadership::{CauseClass, LeaderPair, LossReason};
 use crate::model::observation::{
-    Claim, ClusterView, DcsChange, DcsSnapshot, Failure, Observation, PatroniStatus, PostgresStatus, Source,
+    Claim, ClusterView, DcsChange, DcsSnapshot, Failure, Observation, PatroniStatus, Source,
 };
 use crate::model::{Lsn, Timestamp};
 
@@ -46,8 +46,11 @@ pub(super) fn observe(state: &mut ClusterState, observation: &Observation, optio
         (Source::DcsMember { url }, Claim::Failed(failure)) => quorum::failed(state, url, probe, failure),
         (Source::DcsMember { .. }, _) => {}
         (Source::Agent { member }, claim) => {
-            if let Some(member) = known(state, member, options) {
-                agent(member, probe, claim);
+            if let Some(known) = known(state, member, options) {
+                agent(known, probe, claim);
+                if let Claim::Reach(ports) = claim {
+                    reach::reported(state, member, (probe, ports), options, out);
+                }
             }
         }
     }
@@ -89,11 +92,14 @@ fn rest(state: &mut ClusterState, (name, probe): (&str, Probe), claim: &Claim, (
                     system_identifier: status.system_identifier.clone(),
                     lsn: status.location,
                 };
-                watch::interruption(state, name, (verdict.writable, status.timeline), probe.received, out);
-                split_brain::verdict(state, name, verdict, facts, out);
-                let lsn = rest_source_lsn(status).filter(|_| writes_or_leads(state, name, verdict));
-                position(state, name, (probe, lsn), out);
-                timeline(state, name, status.timeline.filter(|_| verdict.writable), (probe.received, out));
+                let statement = Statement {
+                    verdict,
+                    facts,
+                    timeline: status.timeline,
+                    writes_wal: verdict.writable,
+                    lsn: rest_source_lsn(status),
+                };
+                stated(state, name, statement, out);
             }
         }
         Claim::ClusterView(view) => cluster_view(state, probe, view),
@@ -141,12 +147,19 @@ fn sql(state: &mut ClusterState, (name, probe): (&str, Probe), claim: &Claim, (o
             if let Some(start) = status.postmaster_start_time {
                 watch::postmaster(state, name, ("sql", start), probe.received, out);
             }
-            watch::interruption(state, name, (verdict.writable, status.timeline), probe.received, out);
-            split_brain::verdict(state, name, verdict, run_facts(status), out);
-            loss::explained(state, name, verdict, out);
-            let lsn = sql_source_lsn(status).filter(|_| writes_or_leads(state, name, verdict));
-            position(state, name, (probe, lsn), out);
-            timeline(state, name, status.timeline.filter(|_| !status.in_recovery), (probe.received, out));
+            let facts = RunFacts {
+                start: status.postmaster_start_time,
+                system_identifier: status.system_identifier.clone(),
+                lsn: status.current_lsn,
+            };
+            let statement = Statement {
+                verdict,
+                facts,
+                timeline: status.timeline,
+                writes_wal: !status.in_recovery,
+                lsn: sql_source_lsn(status),
+            };
+            stated(state, name, statement, out);
             if state.memory.system_identifier.is_none() {
                 state.memory.system_identifier.clone_from(&status.system_identifier);
             }
@@ -156,20 +169,39 @@ fn sql(state: &mut ClusterState, (name, probe): (&str, Probe), claim: &Claim, (o
     }
 }
 
-fn run_facts(status: &PostgresStatus) -> RunFacts {
-    RunFacts {
-        start: status.postmaster_start_time,
-        system_identifier: status.system_identifier.clone(),
-        lsn: status.current_lsn,
-    }
-}
-
 fn sql_failed(state: &mut ClusterState, (name, probe): (&str, Probe), failure: &Failure, out: &mut Drafts) {
     let Some(member) = state.members.get_mut(name) else { return };
     if let Some(verdict) = member.sql_failed(probe, failure) {
-        watch::interruption(state, name, (verdict.writable, None), probe.received, out);
-        split_brain::verdict(state, name, verdict, RunFacts::default(), out);
+        let facts = RunFacts::default();
+        let statement = Statement { verdict, facts, timeline: None, writes_wal: false, lsn: None };
+        stated(state, name, statement, out);
     }
+}
+
+/// A definite word of a member's PostgreSQL, whoever passed it on.
+struct Statement {
+    verdict: Verdict,
+    facts: RunFacts,
+    timeline: Option<u32>,
+    writes_wal: bool,
+    lsn: Option<Lsn>,
+}
+
+fn stated(state: &mut ClusterState, name: &str, statement: Statement, out: &mut Drafts) {
+    let Statement { verdict, facts, timeline: on, writes_wal, lsn } = statement;
+    let probe = verdict.probe;
+    // Answers of one source keep their order; those of REST and SQL overtake each other.
+    let Some(member) = state.members.get_mut(name) else { return };
+    if member.stated_at.is_some_and(|at| at > probe.received) {
+        return;
+    }
+    member.stated_at = Some(probe.received);
+    watch::interruption(state, name, (verdict.writable, on), probe.received, out);
+    split_brain::verdict(state, name, verdict, facts, out);
+    loss::explained(state, name, verdict, out);
+    let lsn = lsn.filter(|_| writes_or_leads(state, name, verdict));
+    position(state, name, (probe, lsn), out);
+    timeline(state, name, on.filter(|_| writes_wal), (probe.received, out));
 }
 
 /// A standby leader writes nothing and is followed all the same.

@@ -30,6 +30,10 @@ pub(super) fn of(cluster: &Cluster, broken: &[&str], now: Timestamp) -> Vec<Samp
     out.add_if("daraji_cluster_paused", &[], cluster.paused.map(flag));
     out.add_if("daraji_cluster_failsafe", &[], cluster.failsafe.map(flag));
     out.add_if("daraji_cluster_timeline", &[], cluster.timeline.map(f64::from));
+    for reach in &cluster.reachability {
+        let labels = [("member", &*reach.from), ("target", &*reach.target), ("port", reach.port.as_str())];
+        out.add("daraji_reachable", &labels, flag(reach.reachable));
+    }
     if let Some(readiness) = &cluster.readiness {
         out.add("daraji_failover_ready", &[], flag(readiness.candidate.is_some()));
         out.add_if("daraji_failover_lag_bytes", &[], readiness.lag_bytes.map(|bytes| bytes as f64));

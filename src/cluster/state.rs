@@ -10,6 +10,7 @@ use crate::cluster::measure::Writes;
 use crate::cluster::member::MemberState;
 use crate::cluster::memory::{ClusterMemory, MemberMemory};
 use crate::cluster::options::JudgeOptions;
+use crate::cluster::reach::Report;
 use crate::cluster::split_brain::Overlap;
 use crate::model::Timestamp;
 use crate::model::cluster::HaConfig;
@@ -29,6 +30,8 @@ pub(super) struct ClusterState {
     pub(super) history: LeaderHistory,
     pub(super) overlap: Overlap,
     pub(super) writes: Writes,
+    /// Last reports of the agents, by member.
+    pub(super) reach: BTreeMap<String, Report>,
     /// Who was a synchronous standby under the last leader.
     pub(super) synchronous_before: Vec<String>,
     /// Since when the lock owner and the writable members disagree.

@@ -6,8 +6,10 @@ mod leadership;
 mod measures;
 mod outputs;
 mod property;
+mod reach;
 mod restart;
 mod script;
+mod simulation;
 mod surprises;
 
 use script::{Script, primary, replica};

@@ -8,6 +8,7 @@ use crate::cluster::lag::{lag_of, source_of_truth, upstream_lag_bytes};
 use crate::cluster::member::{MemberState, SourceState, kind_word};
 use crate::cluster::options::JudgeOptions;
 use crate::cluster::quorum;
+use crate::cluster::reach;
 use crate::cluster::readiness::readiness;
 use crate::cluster::state::ClusterState;
 use crate::model::cluster::{Cluster, Dcs, DcsMember, Lock, Member, Role, SourceView, postgres_version_text};
@@ -36,6 +37,7 @@ pub(super) fn cluster(name: &str, state: &ClusterState, now: Timestamp, options:
         config: state.dcs.config(),
         demotion: demotion(state, now, options),
         readiness: readiness(state, now, options),
+        reachability: reach::matrix(state, now),
         requests: state.memory.requests.clone(),
         members: state.members.keys().filter_map(|member| one(state, member, now, options)).collect(),
     }

@@ -4,11 +4,15 @@ use crate::cluster::draft::Draft;
 use crate::cluster::measure;
 use crate::cluster::member::{Interruption, MemberState, SourceState, kind_word};
 use crate::cluster::options::JudgeOptions;
+use crate::cluster::reach;
 use crate::cluster::state::{ClusterState, Drafts};
 use crate::model::Timestamp;
+use crate::model::cluster::LostReason;
 use crate::model::leadership::{CauseClass, LeaderPair};
 use crate::model::observation::{FailureKind, LeaseStatus, MemberAddress};
 
+/// A silent member is told this much later when agents work: their next report says more.
+const AGENTS_WITHIN: std::time::Duration = std::time::Duration::from_secs(7);
 /// Seconds that a lease may fall below what one missed renewal explains, before that is news.
 const LEASE_SLACK_SECONDS: i64 = 4;
 
@@ -148,6 +152,19 @@ pub(super) fn failsafe(state: &mut ClusterState, now: Timestamp, options: &Judge
     state.memory.failsafe = Some(active);
 }
 
+fn member_lost(state: &ClusterState, name: &str, (since, sources): (Timestamp, &str), now: Timestamp) -> Draft {
+    let reason = reach::lost_reason(state, name, since, now);
+    let why = match reason {
+        LostReason::MonitorCutOff => "; other members reach it, so it is our own view that is cut off",
+        LostReason::Down => "; its host answers that nothing listens",
+        LostReason::UnreachableFromAll => "; no other member reaches it either",
+        LostReason::Unknown => "",
+    };
+    let draft = Draft::warning("member_lost", now).member(name).text(format!("{name} is lost: {sources}{why}"));
+    let draft = draft.field("reason", reason.as_str()).field("sources", sources).field("since", since);
+    draft.field_if("postgres_port", reach::port_words(state, name, since, now))
+}
+
 /// Which of the two sources of a member turned bad or good, for those that other sources still hear. One that never
 /// answered is down when its host says that nobody serves the port; else what keeps us from it is not known.
 fn turned<T>(source: &SourceState<T>, down: bool, now: Timestamp, options: &JudgeOptions) -> Option<(bool, String)> {
@@ -172,12 +189,16 @@ pub(super) fn tick(state: &mut ClusterState, now: Timestamp, options: &JudgeOpti
         let sql = turned(&member.sql, facts.postgres_down, now, options);
         let answers = member.rest.failing.is_none() && member.rest.answer.is_some()
             || member.sql.failing.is_none() && member.sql.answer.is_some();
+        let silence = silence.filter(|(since, _)| {
+            let patient = now.since(*since) < options.member_lost_after + AGENTS_WITHIN;
+            !(facts.lost || patient && reach::is_awaited(state, *since, now))
+        });
+        if let Some((since, sources)) = silence {
+            out.push(member_lost(state, name, (since, &sources), now));
+            state.member_memory(name).lost = true;
+        }
         let memory = state.member_memory(name);
-        if let Some(reason) = silence.filter(|_| !facts.lost) {
-            memory.lost = true;
-            let text = format!("{name} is lost: {reason}");
-            out.push(Draft::warning("member_lost", now).member(name).text(text).field("reason", reason));
-        } else if facts.lost && answers {
+        if facts.lost && answers {
             memory.lost = false;
             out.push(Draft::notice("member_returned", now).member(name).text(format!("{name} answers again")));
         }

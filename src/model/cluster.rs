@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::model::leadership::FailoverRequest;
+use crate::model::observation::{FailureKind, Port};
 use crate::model::{EventSeverity, Lsn, Timestamp};
 
 /// Overall state of a cluster.
@@ -98,6 +99,9 @@ pub struct Cluster {
     #[serde(default)]
     pub requests: Vec<FailoverRequest>,
     pub members: Vec<Member>,
+    /// Which agents can reach whose ports.
+    #[serde(default)]
+    pub reachability: Vec<Reach>,
 }
 
 impl Cluster {
@@ -113,6 +117,7 @@ impl Cluster {
             lag_bytes: None,
             lag_seconds: None,
             receive_lag_bytes: None,
+            upstream_lag_bytes: None,
             ..member.clone()
         };
         Self {
@@ -121,8 +126,49 @@ impl Cluster {
             leader: None,
             writable: Vec::new(),
             lock: None,
+            demotion: None,
+            readiness: None,
+            reachability: Vec::new(),
             members: self.members.iter().map(member).collect(),
             ..self.clone()
+        }
+    }
+}
+
+/// Whether the host of one member can connect to a port of another.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reach {
+    /// The member whose agent tried.
+    pub from: String,
+    pub target: String,
+    pub port: Port,
+    pub reachable: bool,
+    /// How it failed.
+    pub failure: Option<FailureKind>,
+    pub seen_at: Timestamp,
+}
+
+/// Why all sources of a member are silent: `reason` of the event `member_lost`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LostReason {
+    /// Agents reach it: it is our own view that is cut off.
+    MonitorCutOff,
+    /// The host answers that nothing listens there.
+    Down,
+    /// No agent of another member reaches it either.
+    UnreachableFromAll,
+    /// Only we tried, and got no answer.
+    Unknown,
+}
+
+impl LostReason {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::MonitorCutOff => "monitor_cut_off",
+            Self::Down => "down",
+            Self::UnreachableFromAll => "unreachable_from_all",
+            Self::Unknown => "unknown",
         }
     }
 }

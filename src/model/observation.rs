@@ -58,6 +58,8 @@ pub enum Claim {
     DcsHealth(DcsHealth),
     /// How far the clock of the member's host is from ours, as its agent measured it.
     Clock(ClockOffset),
+    /// Which ports of the members the host of an agent can reach.
+    Reach(Vec<PortProbe>),
     /// The attempt failed.
     Failed(Failure),
 }
@@ -236,6 +238,33 @@ pub struct LeaseStatus {
     /// Seconds left; -1 when the lease is gone.
     pub ttl_seconds: i64,
     pub granted_ttl_seconds: i64,
+}
+
+/// A port that every member has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Port {
+    Postgres,
+    Rest,
+}
+
+impl Port {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Postgres => "postgres",
+            Self::Rest => "rest",
+        }
+    }
+}
+
+/// One attempt to connect to a member's port; nothing is sent over the connection.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortProbe {
+    /// The member.
+    pub target: String,
+    pub port: Port,
+    /// `None`: the connection was accepted.
+    pub failure: Option<FailureKind>,
 }
 
 /// A clock against ours.

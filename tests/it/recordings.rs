@@ -384,7 +384,8 @@ fn fault_04_a_lost_host_is_possibly_a_split_brain_until_it_answers() {
     let replay = replay("04-host-loss");
     let (at, event) = replay.one("member_lost");
     within(at, 2.5, 8.0);
-    assert_eq!(event.fields["reason"], "rest timeout, sql timeout");
+    assert_eq!(event.fields["sources"], "rest timeout, sql timeout");
+    assert_eq!(event.fields["reason"], "unknown");
     within(replay.one("leader_lost").0, 22.9, 23.1);
     within(replay.one("leader_changed").0, 25.0, 26.0);
     let (at, event) = replay.one("split_brain_possible");
