@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::cluster::{Judge, JudgeOptions};
 use crate::model::cluster::Cluster;
-use crate::model::observation::Source;
+use crate::model::observation::{Claim, Source};
 use crate::model::{Event, Observation, Timestamp};
 use world::{Plan, World};
 
@@ -33,6 +33,8 @@ struct Run {
     ids: BTreeSet<String>,
     /// The newest that each source was heard with.
     heard: Vec<(Source, Timestamp)>,
+    /// When the DCS was last heard to prove its keys.
+    proven_at: Option<Timestamp>,
     two_since: Option<Timestamp>,
     ticks: u64,
 }
@@ -45,6 +47,7 @@ impl Run {
             events: Vec::new(),
             ids: BTreeSet::new(),
             heard: Vec::new(),
+            proven_at: None,
             two_since: None,
             ticks: 0,
         }
@@ -74,6 +77,10 @@ impl Run {
     }
 
     fn hear(&mut self, observation: &Observation) {
+        let proves = matches!(observation.claim, Claim::DcsSnapshot(_) | Claim::DcsChange(_) | Claim::Lease(_));
+        if proves {
+            self.proven_at = self.proven_at.max(Some(observation.received));
+        }
         match self.heard.iter_mut().find(|(source, _)| *source == observation.source) {
             Some((_, at)) => *at = (*at).max(observation.received),
             None => self.heard.push((observation.source.clone(), observation.received)),
@@ -103,6 +110,13 @@ impl Run {
             && !self.world.led_within(leader, PROOF_AGE_MAX + TICK)
         {
             return Err(format!("{leader} is shown as the leader, and has not held the key lately"));
+        }
+        let proven = self.proven_at.is_some_and(|at| self.world.now.since(at) <= PROOF_AGE_MAX);
+        if let Some(leader) = cluster.leader.as_ref().filter(|_| !proven) {
+            return Err(format!(
+                "{leader} is shown as the leader, and the DCS has proven nothing since {:?}",
+                self.proven_at
+            ));
         }
         self.is_not_newer_than_its_sources(cluster)?;
         self.two_primaries_are_told(cluster)
