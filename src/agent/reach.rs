@@ -24,7 +24,10 @@ const FORGET_AFTER: Duration = Duration::from_secs(30);
 
 /// What to try; told by the server.
 #[derive(Clone, Debug, Default)]
-pub(super) struct ProbeTargets(Arc<Mutex<Option<(Timestamp, Vec<ProbeTarget>)>>>);
+pub(super) struct ProbeTargets(Arc<Mutex<Option<Told>>>);
+
+/// When it was told, and what.
+type Told = (Timestamp, Vec<ProbeTarget>);
 
 impl ProbeTargets {
     pub(super) fn told(&self, targets: Vec<ProbeTarget>, now: Timestamp) {

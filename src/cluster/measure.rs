@@ -82,8 +82,8 @@ pub(super) fn wrote(state: &mut ClusterState, name: &str, (probe, lsn): (Probe, 
 /// Another member said that it takes writes when it was last asked, and answers.
 fn others_write(state: &ClusterState, writer: &str) -> bool {
     state.members.iter().any(|(name, member)| {
-        let writes = state.memory.member_facts.get(name).is_some_and(|facts| facts.was_writable);
-        name != writer && writes && member.sql.failing.is_none()
+        let was_writable = state.memory.member_facts.get(name).is_some_and(|facts| facts.was_writable);
+        name != writer && was_writable && member.sql.failing.is_none()
     })
 }
 
@@ -173,9 +173,9 @@ fn measured(
     let class = pair.class();
     let same = term.old_leader.as_ref() == Some(&term.new_leader);
     let lost = switch.and_then(|switch| lost(state, term, switch)).filter(|_| !same);
-    let loss = match (lost, switch) {
-        (Some((last, bytes)), Some(switch)) if bytes > 0 => {
-            format!("at least {bytes} bytes of WAL from {switch} to {last} are not on its timeline")
+    let words = match (lost, switch) {
+        (Some((end, bytes)), Some(switch)) if bytes > 0 => {
+            format!("at least {bytes} bytes of WAL from {switch} to {end} are not on its timeline")
         }
         (Some(_), _) => "no WAL is lost".to_owned(),
         (None, _) if same => "its WAL is its own".to_owned(),
@@ -186,7 +186,7 @@ fn measured(
     let lost_bytes = if same && timeline.is_some() { Some(0) } else { lost.map(|(_, bytes)| bytes) };
     let draft = Draft::new("leader_change_measured", severity, now)
         .member(&term.new_leader)
-        .text(format!("{} {on}; {loss}", term.new_leader))
+        .text(format!("{} {on}; {words}", term.new_leader))
         .field("new_leader", &term.new_leader)
         .field("reason", term.reason.as_str())
         .field("planned", term.planned)
@@ -196,7 +196,7 @@ fn measured(
         .field_if("old_timeline", term.old_timeline)
         .field_if("new_timeline", timeline)
         .field_if("switch_lsn", switch)
-        .field_if("old_leader_last_lsn", lost.map(|(last, _)| last))
+        .field_if("old_leader_last_lsn", lost.map(|(end, _)| end))
         .field_if("new_leader_was_synchronous", term.was_synchronous);
     draft.keyed(&term.new_leader, term.began_at)
 }

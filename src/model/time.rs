@@ -65,6 +65,7 @@ impl Timestamp {
     }
 
     /// Later by `seconds`, or earlier when they are negative; saturates.
+    #[must_use]
     #[expect(clippy::cast_possible_truncation, reason = "float to int casts saturate, which is what is wanted")]
     pub fn shifted(self, seconds: f64) -> Self {
         Self(self.0.saturating_add((seconds * 1e9).round() as i64))

@@ -131,6 +131,8 @@ fn classes_of_what_happened() {
 
 #[test]
 fn requests_are_remembered_with_their_outcome() {
+    use RequestKind::{ManualFailover, Switchover};
+    use RequestOutcome::{Completed, Failed, Withdrawn};
     let mut script = settled();
     let switch = |script: &mut Script, value: &str, from: &str, to: &str| {
         script.put("failover", value);
@@ -163,8 +165,6 @@ fn requests_are_remembered_with_their_outcome() {
     script.put("failover", "{}");
     let requests = script.cluster().requests;
     let short: Vec<_> = requests.iter().map(|request| (request.kind, request.outcome)).collect();
-    use RequestKind::{ManualFailover, Switchover};
-    use RequestOutcome::{Completed, Failed, Withdrawn};
     assert_eq!(
         short,
         [(Switchover, Completed), (ManualFailover, Completed), (Switchover, Withdrawn), (Switchover, Failed)]

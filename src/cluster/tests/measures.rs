@@ -51,9 +51,9 @@ fn lost_wal_is_what_was_seen_beyond_the_end_of_the_timeline() {
         script.refuse_rest("n1");
         script.run(1.0);
         if planned {
-            script.release()
+            script.release();
         } else {
-            script.expire("n1")
+            script.expire("n1");
         }
         let switch = Lsn(last.0.checked_add_signed(-beyond).unwrap());
         take_over(&mut script, switch);

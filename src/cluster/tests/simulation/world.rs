@@ -54,6 +54,7 @@ impl Dice {
     }
 }
 
+#[expect(clippy::struct_excessive_bools, reason = "conditions of a host, each by itself")]
 #[derive(Clone, Debug)]
 struct Node {
     primary: bool,
@@ -223,7 +224,8 @@ impl World {
     }
 
     fn note(&mut self, what: &str) {
-        self.story.push_str(&format!("\n  {} {what}", self.now));
+        let now = self.now;
+        self.story.extend(["\n  ", &now.to_string(), " ", what]);
     }
 
     fn leader(&self) -> Option<String> {
@@ -316,10 +318,12 @@ impl World {
                 for node in &mut self.nodes {
                     node.renewed_ms = self.at_ms;
                 }
-                if let Some(leader) = self.leader_index().filter(|leader| self.nodes[*leader].patroni) {
-                    if !self.nodes[leader].primary || !self.nodes[leader].up {
-                        self.later(200, 2_000, Due::Promote(leader));
-                    }
+                let idle = |leader: &usize| {
+                    let node = &self.nodes[*leader];
+                    node.patroni && !(node.primary && node.up)
+                };
+                if let Some(leader) = self.leader_index().filter(idle) {
+                    self.later(200, 2_000, Due::Promote(leader));
                 }
             }
             Due::DemoteWithoutDcs => {
@@ -348,7 +352,7 @@ impl World {
         self.nodes[member].renewed_ms = self.at_ms;
         if self.quorum {
             let key = format!("members/{}", NAMES[member]);
-            self.change(vec![(key, "{}".to_owned())], &[]);
+            self.change(&[(key, "{}".to_owned())], &[]);
         }
         if leads {
             if !self.nodes[member].up {
@@ -388,7 +392,7 @@ impl World {
         }
         self.note(&format!("switchover from {} to {}", NAMES[from], NAMES[to]));
         let request = format!(r#"{{"leader":"{}","member":"{}"}}"#, NAMES[from], NAMES[to]);
-        self.change(vec![("failover".to_owned(), request)], &[]);
+        self.change(&[("failover".to_owned(), request)], &[]);
         self.later(500, 4_000, Due::Release(from, to));
         self.busy_until = self.at_ms + 15_000;
     }
@@ -404,10 +408,10 @@ impl World {
             self.later(200, 1_500, Due::Release(from, to));
             return;
         }
-        self.change(Vec::new(), &["leader".to_owned()]);
+        self.change(&[], &["leader".to_owned()]);
         if self.nodes[to].patroni && self.nodes[to].up {
             self.take(to);
-            self.change(vec![("failover".to_owned(), "{}".to_owned())], &[]);
+            self.change(&[("failover".to_owned(), "{}".to_owned())], &[]);
         } else {
             self.later(500, 2_000, Due::Elect);
         }
@@ -419,7 +423,7 @@ impl World {
         self.note(&format!("{name} takes the key"));
         self.changes += usize::from(self.last_leader.as_ref() != Some(&name));
         self.last_leader = Some(name.clone());
-        self.change(vec![("leader".to_owned(), name)], &[]);
+        self.change(&[("leader".to_owned(), name)], &[]);
         self.later(200, 2_500, Due::Promote(member));
     }
 
@@ -459,19 +463,19 @@ impl World {
     }
 
     fn expire(&mut self) {
-        for index in 0..3 {
+        for (index, name) in NAMES.iter().enumerate() {
             let expired = self.at_ms - self.nodes[index].renewed_ms > TTL_MS;
-            let key = format!("members/{}", NAMES[index]);
+            let key = format!("members/{name}");
             if !expired || !self.keys.contains_key(&key) {
                 continue;
             }
             let mut deletes = vec![key];
             if self.leader_index() == Some(index) {
-                self.note(&format!("the lease of {} ends", NAMES[index]));
+                self.note(&format!("the lease of {name} ends"));
                 deletes.push("leader".to_owned());
                 self.later(200, 3_000, Due::Elect);
             }
-            self.change(Vec::new(), &deletes);
+            self.change(&[], &deletes);
         }
     }
 }
@@ -489,7 +493,7 @@ impl World {
         }
     }
 
-    fn change(&mut self, puts: Vec<(String, String)>, deletes: &[String]) {
+    fn change(&mut self, puts: &[(String, String)], deletes: &[String]) {
         self.revision += 1;
         let puts: Vec<_> = puts.iter().map(|(key, value)| self.key(key, value)).collect();
         for key in deletes {
@@ -503,11 +507,11 @@ impl World {
             return;
         }
         self.told_revision = self.revision;
-        self.watch(claim, self.now);
+        self.watch(&claim, self.now);
     }
 
     /// In order, and never lost while the watch stands; sometimes twice.
-    fn watch(&mut self, claim: Claim, sent: Timestamp) {
+    fn watch(&mut self, claim: &Claim, sent: Timestamp) {
         let at = (self.at_ms + self.dice.ms(5, self.delay)).max(self.watch_free_ms);
         self.watch_free_ms = at;
         let times = if self.dice.chance(5) { 2 } else { 1 };
@@ -525,13 +529,13 @@ impl World {
     fn snapshot(&mut self) {
         let keys = self.keys.values().cloned().collect();
         self.told_revision = self.revision;
-        self.watch(Claim::DcsSnapshot(DcsSnapshot { revision: self.revision, keys }), self.now);
+        self.watch(&Claim::DcsSnapshot(DcsSnapshot { revision: self.revision, keys }), self.now);
     }
 
     fn members(&mut self) {
         let address =
             |name: &&str| MemberAddress { member: (*name).to_owned(), present: true, ..MemberAddress::default() };
-        let list = NAMES.iter().map(|name| address(name)).collect();
+        let list = NAMES.iter().map(address).collect();
         self.send(self.at_ms, Source::Dcs, (self.now, self.now), Claim::Members(list));
     }
 
@@ -546,8 +550,8 @@ impl World {
     }
 
     fn tell(&mut self) {
-        for index in 0..3 {
-            let member = NAMES[index].to_owned();
+        for (index, name) in NAMES.iter().enumerate() {
+            let member = (*name).to_owned();
             let phase = i64::try_from(index).unwrap() * 300;
             if (self.at_ms + phase) % 1_000 == 0 {
                 let claim = self.sql(index);
