@@ -1,6 +1,7 @@
 //! The agent: log files and host statistics of one database host, spooled to disk and pushed to the server.
 
 mod push;
+mod reach;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -13,7 +14,6 @@ use tokio::sync::mpsc;
 use crate::collect::logs::LogSource;
 use crate::collect::logs::ship::{SampleHook, SharedStatus, Ship, ShipConfig, ShipError};
 use crate::intake::spool::SpoolOptions;
-use crate::model::Batch;
 use crate::platform::clock::Clock;
 use crate::platform::disk::Disk;
 use crate::platform::http_client::{HttpError, redact};
@@ -105,6 +105,9 @@ fn default_spool_path() -> PathBuf {
     PathBuf::from("/var/lib/daraji-agent")
 }
 
+/// Rounds of probes that wait for the spool.
+const BATCHES_MAX: usize = 4;
+
 /// What keeps the agent from starting.
 #[derive(Debug, thiserror::Error)]
 pub enum AgentError {
@@ -123,8 +126,6 @@ pub enum AgentError {
 pub struct Inputs {
     /// Samples of the host, asked every ten seconds unless `host: false`.
     pub host: Option<SampleHook>,
-    /// What collectors of the local PostgreSQL and Patroni find.
-    pub batches: Option<mpsc::Receiver<Batch>>,
 }
 
 impl fmt::Debug for Inputs {
@@ -151,6 +152,8 @@ pub async fn start(
     let sender = PushSender::new(&config, clock.clone(), Arc::clone(&status))?;
     let host = inputs.host.filter(|_| config.host);
     let ship_status = Arc::clone(&status);
+    let place = reach::Place { cluster: config.cluster.clone(), member: config.member.clone() };
+    let probe_clock = clock.clone();
     let mut ship = blocking(move || {
         let spool = SpoolOptions { max_bytes: config.spool.max_bytes.unwrap_or(SpoolOptions::default().max_bytes) };
         let ship_config = ShipConfig {
@@ -163,9 +166,9 @@ pub async fn start(
         Ship::open(&Disk::real(), &ship_config, clock, ship_status, host)
     })
     .await?;
-    if let Some(batches) = inputs.batches {
-        ship.set_batches(batches);
-    }
+    let (found, batches) = mpsc::channel(BATCHES_MAX);
+    ship.set_batches(batches);
+    group.spawn_until_stop("reach members", reach::run(place, sender.probe_targets(), found, probe_clock));
     ship.start(group, sender);
     Ok(status)
 }

@@ -8,17 +8,24 @@
 //! be known is `None`. The first look at a cluster gives no events about what was so before.
 
 mod dcs;
+mod demotion;
 mod draft;
 mod fold;
 mod health;
 mod lag;
 mod leader;
+mod loss;
+mod measure;
 mod member;
 mod memory;
 mod options;
 mod quorum;
+mod reach;
+mod readiness;
 mod replica;
+mod request;
 mod samples;
+mod skew;
 mod split_brain;
 mod state;
 pub mod text;

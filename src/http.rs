@@ -76,7 +76,7 @@ pub fn router(parts: Parts) -> Router {
     let own = v1::Api {
         clock: parts.clock.clone(),
         started_at: parts.started_at,
-        belief: parts.belief,
+        belief: parts.belief.clone(),
         logs: Arc::clone(&parts.logs),
         state: parts.state,
         outbox: Arc::clone(parts.alerting.outbox()),
@@ -102,8 +102,13 @@ pub fn router(parts: Parts) -> Router {
         })
     });
     let loki = loki_api::LokiApi::new(Arc::clone(&parts.logs), parts.clock.clone(), take, parts.loki);
-    let push =
-        agent_push::AgentPush { clock: parts.clock, intake: parts.intake, logs: parts.logs, targets: parts.targets };
+    let push = agent_push::AgentPush {
+        clock: parts.clock,
+        intake: parts.intake,
+        logs: parts.logs,
+        targets: parts.targets,
+        belief: parts.belief,
+    };
     let reload = parts.reload;
     let own_name = origin::OwnName::of_url(parts.alerting.external_url());
     let guard = auth::Guard { tokens: parts.tokens, own_name };

@@ -9,6 +9,7 @@ pub mod event;
 pub mod family;
 pub mod incident;
 pub mod labels;
+pub mod leadership;
 pub mod log;
 pub mod lsn;
 pub mod matcher;

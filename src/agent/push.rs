@@ -21,6 +21,7 @@ use crate::wire::agent::{
 };
 
 use super::AgentConfig;
+use super::reach::ProbeTargets;
 
 /// A push of a megabyte over a slow line, and the server's sync.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -41,6 +42,7 @@ pub struct PushSender {
     member: String,
     clock: Clock,
     status: SharedStatus,
+    probe_targets: ProbeTargets,
     last_status: Option<Timestamp>,
     /// Falls when a push of several frames is refused, and grows again slowly.
     frames_bytes_max: usize,
@@ -56,9 +58,15 @@ impl PushSender {
             member: config.member.clone(),
             clock,
             status,
+            probe_targets: ProbeTargets::default(),
             last_status: None,
             frames_bytes_max: FRAMES_BYTES_MAX,
         })
+    }
+
+    /// What the server wants to be tried, as its answers tell it.
+    pub(super) fn probe_targets(&self) -> ProbeTargets {
+        self.probe_targets.clone()
     }
 
     /// The status, unless it was told a moment ago.
@@ -117,8 +125,12 @@ impl PushSender {
         if let Some(server_now) = answer.now {
             // The server looked at its clock at some time between sending and receiving: take the middle.
             let middle = f64::midpoint(exchange.sent_at.secs_f64(), exchange.received_at.secs_f64());
-            self.status.lock().clock_offset_seconds = Some(server_now.secs_f64() - middle);
+            let took = exchange.received_at.since(exchange.sent_at).as_secs_f64();
+            let mut status = self.status.lock();
+            status.clock_offset_seconds = Some(server_now.secs_f64() - middle);
+            status.clock_offset_error_seconds = Some(took / 2.0);
         }
+        self.probe_targets.told(answer.probe, exchange.received_at);
         Ok(Ack { seq: answer.seq })
     }
 }
@@ -207,7 +219,7 @@ mod tests {
             let refusal = FrameRefusal { refused_frame, reason: "torn".to_owned() };
             return (status, serde_json::to_vec(&refusal).unwrap()).into_response();
         }
-        let answer = PushAnswer { seq: push.frames.last().map(|frame| frame.seq), now: None };
+        let answer = PushAnswer { seq: push.frames.last().map(|frame| frame.seq), now: None, ..PushAnswer::default() };
         serde_json::to_vec(&answer).unwrap().into_response()
     }
 

@@ -44,7 +44,7 @@ pub(super) async fn run(args: AgentArgs, clock: Clock) -> anyhow::Result<ExitCod
     let labels =
         [("cluster", &*config.cluster), ("member", &*config.member), ("instance", &*config.member), ("job", "node")];
     let collector = HostCollector::new("/proc", "/sys", Labels::from_pairs(labels));
-    let inputs = Inputs { host: Some(Box::new(move |now| collector.collect(now))), batches: None };
+    let inputs = Inputs { host: Some(Box::new(move |now| collector.collect(now))) };
     let group = TaskGroup::new("agent");
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
     agent::start(config, clock, &group, inputs).await?;

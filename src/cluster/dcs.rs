@@ -13,6 +13,7 @@ use crate::model::observation::{DcsChange, DcsHealth, DcsKey, DcsSnapshot, Failu
 use crate::model::{Lsn, Timestamp};
 
 const KEYS_MAX: usize = 1_000;
+const JSON_KEYS: [&str; 5] = ["config", "failsafe", "history", "status", "sync"];
 const DCS_MEMBERS_MAX: usize = 32;
 /// Other members may write their own keys between a leader's first two writes.
 const CLEARED_WITHIN_REVISIONS: i64 = 6;
@@ -28,6 +29,8 @@ pub(super) struct DcsPeer {
 #[derive(Clone, Debug, Default)]
 pub(super) struct DcsState {
     pub(super) keys: BTreeMap<String, DcsKey>,
+    /// Texts of the keys that hold JSON, and what they say.
+    parsed: BTreeMap<&'static str, (String, Option<Value>)>,
     pub(super) loaded: bool,
     pub(super) revision: Option<i64>,
     /// When the keys were last proven to be what the DCS holds.
@@ -35,7 +38,7 @@ pub(super) struct DcsState {
     /// When the last change was taken in; an older snapshot may have overtaken it.
     changed_at: Option<Timestamp>,
     pub(super) failing: Option<(Timestamp, Failure)>,
-    pub(super) lease: Option<(Timestamp, LeaseStatus)>,
+    pub(super) lease: Option<(Probe, LeaseStatus)>,
     pub(super) peers: BTreeMap<String, DcsPeer>,
     /// Since when the peers' words lack a quorum.
     pub(super) quorum_missing_since: Option<Timestamp>,
@@ -62,6 +65,7 @@ impl DcsState {
             return false;
         }
         self.keys = snapshot.keys.iter().take(KEYS_MAX).map(|key| (key.key.clone(), key.clone())).collect();
+        self.parse();
         self.revision = Some(snapshot.revision);
         self.loaded = true;
         self.proven(probe.received);
@@ -82,13 +86,14 @@ impl DcsState {
                 self.keys.insert(key.key.clone(), key.clone());
             }
         }
+        self.parse();
         self.revision = Some(change.revision);
         self.changed_at = Some(probe.received);
         true
     }
 
     pub(super) fn lease_answered(&mut self, probe: Probe, lease: LeaseStatus) {
-        self.lease = Some((probe.received, lease));
+        self.lease = Some((probe, lease));
         if self.loaded {
             self.proven(probe.sent);
         }
@@ -114,24 +119,48 @@ impl DcsState {
         self.value("leader").filter(|owner| !owner.is_empty())
     }
 
-    fn json(&self, key: &str) -> Option<Value> {
-        serde_json::from_str(self.value(key)?).ok()
+    fn json(&self, key: &str) -> Option<&Value> {
+        self.parsed.get(key)?.1.as_ref()
+    }
+
+    /// Reads the keys that hold JSON, once for each version of them: they are asked for at every look.
+    fn parse(&mut self) {
+        for name in JSON_KEYS {
+            let Some(key) = self.keys.get(name) else {
+                self.parsed.remove(name);
+                continue;
+            };
+            if self.parsed.get(name).is_none_or(|(text, _)| *text != key.value) {
+                self.parsed.insert(name, (key.value.clone(), serde_json::from_str(&key.value).ok()));
+            }
+        }
     }
 
     pub(super) fn config(&self) -> Option<HaConfig> {
         let config = self.json("config")?;
-        let number = |name: &str| number(&config, name);
+        let number = |name: &str| number(config, name);
         Some(HaConfig {
             ttl: number("ttl").and_then(|n| u32::try_from(n).ok()),
             loop_wait: number("loop_wait").and_then(|n| u32::try_from(n).ok()),
             retry_timeout: number("retry_timeout").and_then(|n| u32::try_from(n).ok()),
             maximum_lag_on_failover: number("maximum_lag_on_failover"),
+            failsafe_mode: Some(truthy(config.get("failsafe_mode"))),
+            synchronous_mode_strict: Some(truthy(config.get("synchronous_mode_strict"))),
+            check_timeline: Some(truthy(config.get("check_timeline"))),
         })
     }
 
     /// Whether Patroni is told to pause; `None` without the `config` key.
     pub(super) fn pause(&self) -> Option<bool> {
         self.json("config").map(|config| truthy(config.get("pause")))
+    }
+
+    /// The remote host that a standby cluster follows, with its port where one is given.
+    pub(super) fn standby_of(&self) -> Option<String> {
+        let config = self.json("config")?;
+        let remote = config.get("standby_cluster").filter(|remote| remote.is_object())?;
+        let host = text(remote, "host").unwrap_or_else(|| "an archive".to_owned());
+        Some(number(remote, "port").map_or_else(|| host.clone(), |port| format!("{host}:{port}")))
     }
 
     /// `off`, `on` or `quorum`.
@@ -151,13 +180,24 @@ impl DcsState {
         names.map_or_else(Vec::new, |names| names.split(',').map(|name| name.trim().to_owned()).collect())
     }
 
+    /// The leader keeps the list: without its name in it, synchronous replication is off.
+    pub(super) fn sync_is_active(&self) -> bool {
+        self.json("sync").and_then(|sync| sync.get("leader")?.as_str().map(|leader| !leader.is_empty())) == Some(true)
+    }
+
+    /// Members that the leader asks in failsafe mode; `None` without the key.
+    pub(super) fn failsafe_members(&self) -> Option<Vec<String>> {
+        let members = self.json("failsafe")?;
+        Some(members.as_object()?.keys().cloned().collect())
+    }
+
     pub(super) fn system_identifier(&self) -> Option<String> {
         self.value("initialize").filter(|id| !id.is_empty()).map(str::to_owned)
     }
 
     /// The last published WAL position of the leader.
     pub(super) fn optime(&self) -> Option<Lsn> {
-        let status = self.json("status").and_then(|status| number(&status, "optime"));
+        let status = self.json("status").and_then(|status| number(status, "optime"));
         status.or_else(|| self.value("optime/leader")?.trim().parse().ok()).map(Lsn)
     }
 

@@ -4,14 +4,16 @@ use std::time::Duration;
 
 use crate::cluster::draft::Draft;
 use crate::cluster::leader::{self, LeaderNews};
+use crate::cluster::loss::Before;
 use crate::cluster::member::{MemberState, Probe, Verdict, rest_source_lsn, sql_source_lsn};
 use crate::cluster::memory::ClusterMemory;
 use crate::cluster::options::JudgeOptions;
 use crate::cluster::split_brain::{self, RunFacts};
 use crate::cluster::state::{ClusterState, Drafts};
-use crate::cluster::{lag, quorum, replica, watch};
+use crate::cluster::{lag, loss, measure, quorum, reach, replica, request, watch};
+use crate::model::leadership::{CauseClass, LeaderPair, LossReason};
 use crate::model::observation::{
-    Claim, ClusterView, DcsChange, DcsSnapshot, Failure, Observation, PatroniStatus, PostgresStatus, Source,
+    Claim, ClusterView, DcsChange, DcsSnapshot, Failure, Observation, PatroniStatus, Source,
 };
 use crate::model::{Lsn, Timestamp};
 
@@ -39,15 +41,15 @@ pub(super) fn observe(state: &mut ClusterState, observation: &Observation, optio
         (_, Claim::Members(list)) => watch::expected(state, list, probe.received, options),
         (Source::Rest { member }, claim) => rest(state, (member, probe), claim, (options, out)),
         (Source::Sql { member }, claim) => sql(state, (member, probe), claim, (options, out)),
-        (Source::Dcs, claim) => dcs(state, probe, claim, out),
+        (Source::Dcs, claim) => dcs(state, probe, claim, (options, out)),
         (Source::DcsMember { url }, Claim::DcsHealth(health)) => quorum::health(state, url, probe, health),
         (Source::DcsMember { url }, Claim::Failed(failure)) => quorum::failed(state, url, probe, failure),
         (Source::DcsMember { .. }, _) => {}
         (Source::Agent { member }, claim) => {
-            if let Some(member) = known(state, member, options) {
-                match claim {
-                    Claim::Failed(failure) => member.agent.failed(probe, failure),
-                    _ => member.agent.answered(probe, ()),
+            if let Some(known) = known(state, member, options) {
+                agent(known, probe, claim);
+                if let Claim::Reach(ports) = claim {
+                    reach::reported(state, member, (probe, ports), options, out);
                 }
             }
         }
@@ -68,6 +70,14 @@ fn known<'a>(state: &'a mut ClusterState, name: &str, options: &JudgeOptions) ->
     state.members.get_mut(name)
 }
 
+fn agent(member: &mut MemberState, probe: Probe, claim: &Claim) {
+    match claim {
+        Claim::Failed(failure) => member.agent.failed(probe, failure),
+        Claim::Clock(offset) => member.skew.add(probe.received, *offset),
+        _ => member.agent.answered(probe, ()),
+    }
+}
+
 type Context<'a> = (&'a JudgeOptions, &'a mut Drafts);
 
 fn rest(state: &mut ClusterState, (name, probe): (&str, Probe), claim: &Claim, (options, out): Context<'_>) {
@@ -82,10 +92,14 @@ fn rest(state: &mut ClusterState, (name, probe): (&str, Probe), claim: &Claim, (
                     system_identifier: status.system_identifier.clone(),
                     lsn: status.location,
                 };
-                watch::interruption(state, name, (verdict.writable, status.timeline), probe.received, out);
-                split_brain::verdict(state, name, verdict, facts, out);
-                position(state, name, probe, rest_source_lsn(status).filter(|_| writes_or_leads(state, name, verdict)));
-                timeline(state, name, status.timeline.filter(|_| verdict.writable), (probe.received, out));
+                let statement = Statement {
+                    verdict,
+                    facts,
+                    timeline: status.timeline,
+                    writes_wal: verdict.writable,
+                    lsn: rest_source_lsn(status),
+                };
+                stated(state, name, statement, out);
             }
         }
         Claim::ClusterView(view) => cluster_view(state, probe, view),
@@ -133,10 +147,19 @@ fn sql(state: &mut ClusterState, (name, probe): (&str, Probe), claim: &Claim, (o
             if let Some(start) = status.postmaster_start_time {
                 watch::postmaster(state, name, ("sql", start), probe.received, out);
             }
-            watch::interruption(state, name, (verdict.writable, status.timeline), probe.received, out);
-            split_brain::verdict(state, name, verdict, run_facts(status), out);
-            position(state, name, probe, sql_source_lsn(status).filter(|_| writes_or_leads(state, name, verdict)));
-            timeline(state, name, status.timeline.filter(|_| !status.in_recovery), (probe.received, out));
+            let facts = RunFacts {
+                start: status.postmaster_start_time,
+                system_identifier: status.system_identifier.clone(),
+                lsn: status.current_lsn,
+            };
+            let statement = Statement {
+                verdict,
+                facts,
+                timeline: status.timeline,
+                writes_wal: !status.in_recovery,
+                lsn: sql_source_lsn(status),
+            };
+            stated(state, name, statement, out);
             if state.memory.system_identifier.is_none() {
                 state.memory.system_identifier.clone_from(&status.system_identifier);
             }
@@ -146,20 +169,39 @@ fn sql(state: &mut ClusterState, (name, probe): (&str, Probe), claim: &Claim, (o
     }
 }
 
-fn run_facts(status: &PostgresStatus) -> RunFacts {
-    RunFacts {
-        start: status.postmaster_start_time,
-        system_identifier: status.system_identifier.clone(),
-        lsn: status.current_lsn,
-    }
-}
-
 fn sql_failed(state: &mut ClusterState, (name, probe): (&str, Probe), failure: &Failure, out: &mut Drafts) {
     let Some(member) = state.members.get_mut(name) else { return };
     if let Some(verdict) = member.sql_failed(probe, failure) {
-        watch::interruption(state, name, (verdict.writable, None), probe.received, out);
-        split_brain::verdict(state, name, verdict, RunFacts::default(), out);
+        let facts = RunFacts::default();
+        let statement = Statement { verdict, facts, timeline: None, writes_wal: false, lsn: None };
+        stated(state, name, statement, out);
     }
+}
+
+/// A definite word of a member's PostgreSQL, whoever passed it on.
+struct Statement {
+    verdict: Verdict,
+    facts: RunFacts,
+    timeline: Option<u32>,
+    writes_wal: bool,
+    lsn: Option<Lsn>,
+}
+
+fn stated(state: &mut ClusterState, name: &str, statement: Statement, out: &mut Drafts) {
+    let Statement { verdict, facts, timeline: on, writes_wal, lsn } = statement;
+    let probe = verdict.probe;
+    // Answers of one source keep their order; those of REST and SQL overtake each other.
+    let Some(member) = state.members.get_mut(name) else { return };
+    if member.stated_at.is_some_and(|at| at > probe.received) {
+        return;
+    }
+    member.stated_at = Some(probe.received);
+    watch::interruption(state, name, (verdict.writable, on), probe.received, out);
+    split_brain::verdict(state, name, verdict, facts, out);
+    loss::explained(state, name, verdict, out);
+    let lsn = lsn.filter(|_| writes_or_leads(state, name, verdict));
+    position(state, name, (probe, lsn), out);
+    timeline(state, name, on.filter(|_| writes_wal), (probe.received, out));
 }
 
 /// A standby leader writes nothing and is followed all the same.
@@ -168,7 +210,7 @@ fn writes_or_leads(state: &ClusterState, name: &str, verdict: Verdict) -> bool {
 }
 
 /// Keeps the leader's position over time. Of two members that write, only the lock's owner counts.
-fn position(state: &mut ClusterState, name: &str, probe: Probe, lsn: Option<Lsn>) {
+fn position(state: &mut ClusterState, name: &str, (probe, lsn): (Probe, Option<Lsn>), out: &mut Drafts) {
     let Some(lsn) = lsn else { return };
     let counts = match &state.memory.leader {
         Some(leader) => leader == name,
@@ -177,6 +219,7 @@ fn position(state: &mut ClusterState, name: &str, probe: Probe, lsn: Option<Lsn>
     if counts {
         let started = state.members.get(name).and_then(MemberState::postmaster_start);
         state.history.add(name, started, probe, lsn);
+        measure::wrote(state, name, (probe, lsn), out);
     }
 }
 
@@ -190,23 +233,33 @@ fn timeline(state: &mut ClusterState, name: &str, timeline: Option<u32>, (at, ou
     if !counts {
         return;
     }
+    let writer = state.memory.timeline_writer.replace(name.to_owned());
     let Some(before) = state.memory.timeline.replace(timeline).filter(|before| *before != timeline) else { return };
-    let draft = Draft::info("timeline_changed", at).by("sql").member(name);
-    let draft = draft.text(format!("{name} writes timeline {timeline}; before: {before}"));
-    let switch = state.dcs.switch_lsn(before);
-    out.push(
-        draft
-            .field("old", before)
-            .field("new", timeline)
-            .field_if("switch_lsn", switch)
-            .keyed(&timeline.to_string(), at),
-    );
+    let pair = LeaderPair {
+        old_leader: writer.as_deref(),
+        new_leader: Some(name),
+        old_timeline: Some(before),
+        new_timeline: Some(timeline),
+        switchover: state.memory.switchover,
+        key_was_lost: false,
+    };
+    let draft = Draft::info("timeline_changed", at)
+        .by("sql")
+        .member(name)
+        .text(format!("{name} writes timeline {timeline}; before: {before}"))
+        .field("old_timeline", before)
+        .field("new_timeline", timeline)
+        .field_if("old_leader", writer.as_ref())
+        .field("new_leader", name)
+        .field_if("cause_class", pair.class().map(CauseClass::as_str))
+        .field_if("switch_lsn", state.dcs.switch_lsn(before));
+    out.push(draft.keyed(&timeline.to_string(), at));
 }
 
-fn dcs(state: &mut ClusterState, probe: Probe, claim: &Claim, out: &mut Drafts) {
+fn dcs(state: &mut ClusterState, probe: Probe, claim: &Claim, (options, out): Context<'_>) {
     state.memory.has_dcs = true;
     match claim {
-        Claim::DcsSnapshot(snapshot) => dcs_snapshot(state, probe, snapshot, out),
+        Claim::DcsSnapshot(snapshot) => dcs_snapshot(state, probe, snapshot, (options, out)),
         Claim::DcsChange(change) => dcs_change(state, probe, change, out),
         Claim::Lease(lease) => {
             state.dcs.lease_answered(probe, *lease);
@@ -217,24 +270,24 @@ fn dcs(state: &mut ClusterState, probe: Probe, claim: &Claim, out: &mut Drafts) 
     }
 }
 
-fn dcs_snapshot(state: &mut ClusterState, probe: Probe, snapshot: &DcsSnapshot, out: &mut Drafts) {
+fn dcs_snapshot(state: &mut ClusterState, probe: Probe, snapshot: &DcsSnapshot, (options, out): Context<'_>) {
     let first = !state.dcs.loaded;
+    let before = Before::of(state);
     if !state.dcs.load(probe, snapshot) {
         return;
     }
     let owner = state.dcs.leader().map(str::to_owned);
     let old = state.memory.leader.clone();
-    let expired = old.as_ref().map(|old| !state.dcs.keys.contains_key(&format!("members/{old}")));
     // Another owner without a gap between: the change itself was not seen, nor what was asked for before it.
     let jumped = old.is_some() && owner.is_some() && old != owner;
     if jumped && state.memory.request.is_none() && state.dcs.request_was_cleared_by_leader() {
-        state.memory.request = Some(leader::cleared_request(old.clone(), owner.clone(), probe.received));
+        request::by_its_traces(&mut state.memory, (old, owner.clone()), probe.received);
     }
     let news = LeaderNews {
         at: probe.received,
         source: "dcs",
         revision: state.dcs.keys.get("leader").map(|key| key.mod_revision).or(Some(snapshot.revision)),
-        expired: expired.filter(|_| !first),
+        reason: before.by_snapshot(&state.dcs, probe.received, options),
         leader: owner.as_deref(),
         watched: !first && !jumped,
     };
@@ -243,23 +296,22 @@ fn dcs_snapshot(state: &mut ClusterState, probe: Probe, snapshot: &DcsSnapshot, 
 }
 
 fn dcs_change(state: &mut ClusterState, probe: Probe, change: &DcsChange, out: &mut Drafts) {
+    let before = Before::of(state);
     if !state.dcs.apply(probe, change) {
         return;
     }
     let at = probe.received;
     let owner = state.dcs.leader().map(str::to_owned);
-    let old = state.memory.leader.clone();
     let gone = |key: &str| change.deletes.iter().any(|deleted| deleted == key);
     // The request must be known before the key it explains is judged.
     if change.puts.iter().any(|key| key.key == "failover") && gone("leader") {
-        leader::failover_key(state, at, true, out);
+        request::failover_key(state, at, true, out);
     }
-    let expired = old.as_ref().map(|old| gone(&format!("members/{old}")));
     let news = LeaderNews {
         at,
         source: "dcs",
         revision: Some(change.revision),
-        expired,
+        reason: before.by_change(change, at),
         leader: owner.as_deref(),
         watched: true,
     };
@@ -276,12 +328,16 @@ fn dcs_change(state: &mut ClusterState, probe: Probe, change: &DcsChange, out: &
 
 /// What follows from the keys, however they came.
 fn after_keys(state: &mut ClusterState, at: Timestamp, watched: bool, out: &mut Drafts) {
-    leader::failover_key(state, at, watched, out);
+    request::failover_key(state, at, watched, out);
     leader::config_key(state, at, out);
     if let Some(id) = state.dcs.system_identifier() {
         state.memory.system_identifier = Some(id);
     }
     state.memory.revision = state.dcs.revision;
+    // A new leader writes its own list at once; who was on the old one decides what may be lost.
+    if state.dcs.leader().is_some() && state.memory.term.is_none() {
+        state.synchronous_before = state.dcs.sync_standbys();
+    }
     let names: Vec<_> = state.dcs.member_names().map(str::to_owned).collect();
     for name in &names {
         if let Some(member) = state.members.get_mut(name) {
@@ -306,6 +362,7 @@ pub(super) fn tick(state: &mut ClusterState, now: Timestamp, options: &JudgeOpti
     split_brain::tick(state, now, options, out);
     lag::tick(state, now, options, out);
     replica::tick(state, now, options, out);
+    measure::tick(state, now, options, out);
 }
 
 /// Without a DCS the leader is whom a fresh `/cluster` names, if its own PostgreSQL bears it out.
@@ -333,8 +390,14 @@ fn leader_without_dcs(state: &mut ClusterState, now: Timestamp, options: &JudgeO
     if owner.is_none() && !state.memory.leader_known {
         return;
     }
-    let news =
-        LeaderNews { at: now, source: "rest", revision: None, expired: None, leader: owner.as_deref(), watched: true };
+    let news = LeaderNews {
+        at: now,
+        source: "rest",
+        revision: None,
+        reason: LossReason::Unknown,
+        leader: owner.as_deref(),
+        watched: true,
+    };
     leader::leader_is(state, &news, out);
 }
 

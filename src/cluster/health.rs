@@ -1,5 +1,6 @@
 //! How a cluster is, and why, in plain words, worst first.
 
+use crate::cluster::demotion::demotion;
 use crate::cluster::member::kind_word;
 use crate::cluster::options::JudgeOptions;
 use crate::cluster::quorum;
@@ -75,6 +76,12 @@ fn dcs(state: &ClusterState, now: Timestamp, options: &JudgeOptions, found: &mut
             || "the DCS was never read".to_owned(),
             |age| format!("the DCS was last read {age} s ago: the leader key is not known now"),
         ));
+    }
+    if let Some(late) = demotion(state, now, options).filter(|demotion| demotion.certain && now > demotion.due_at)
+        && state.writable(&late.member, now, options) == Some(true)
+    {
+        let seconds = now.since(late.due_at).as_secs();
+        found.critical(format!("{} takes writes {seconds} s after it had to demote itself without a DCS", late.member));
     }
     for url in state.memory.dcs_down.iter().filter(|url| state.dcs.peers.contains_key(*url)) {
         found.warning(format!("DCS member {url} is down"));

@@ -72,6 +72,21 @@ pub(super) struct Lag {
     pub(super) ahead_bytes: Option<u64>,
 }
 
+impl Lag {
+    /// What counts of it for a replica that replays late on purpose: what it has not received, and the time beyond the
+    /// delay.
+    fn without_delay(self, delay: Option<f64>) -> Self {
+        match delay.filter(|delay| *delay > 0.0) {
+            Some(delay) => Self {
+                bytes: self.receive_bytes,
+                seconds: self.seconds.map(|seconds| (seconds - delay).max(0.0)),
+                ..self
+            },
+            None => self,
+        }
+    }
+}
+
 /// What a replica says of its positions and its link.
 struct Positions {
     probe: Probe,
@@ -153,6 +168,23 @@ pub(super) fn lag_of(state: &ClusterState, name: &str, now: Timestamp, options: 
     Lag { bytes, seconds, receive_bytes: positions.receive.map(distance), ahead_bytes: None }
 }
 
+/// Bytes behind the member that it streams from; for one that streams from the leader the same as its lag.
+pub(super) fn upstream_lag_bytes(
+    state: &ClusterState,
+    (name, upstream): (&str, &str),
+    now: Timestamp,
+    options: &JudgeOptions,
+) -> Option<u64> {
+    if source_of_truth(state, now, options).as_deref() == Some(upstream) {
+        return lag_of(state, name, now, options).bytes;
+    }
+    let own = positions(state.members.get(name)?, now, options).filter(|own| own.linked)?;
+    // A replica passes on what it has received, before it replays it.
+    let upstream = positions(state.members.get(upstream)?, now, options)?;
+    let available = upstream.receive.max(upstream.replay)?;
+    Some(u64::try_from(available.bytes_since(own.replay?)).unwrap_or(0))
+}
+
 /// Tells when a replica's lag turns high or normal, after it stayed so for a while.
 pub(super) fn tick(state: &mut ClusterState, now: Timestamp, options: &JudgeOptions, out: &mut Drafts) {
     let names: Vec<_> = state.members.keys().cloned().collect();
@@ -162,7 +194,8 @@ pub(super) fn tick(state: &mut ClusterState, now: Timestamp, options: &JudgeOpti
             continue;
         }
         let high_before = state.member_memory(&name).lag_high;
-        let turned = match (lag.bytes, lag.seconds) {
+        let judged = lag.without_delay(state.apply_delay(&name));
+        let turned = match (judged.bytes, judged.seconds) {
             (Some(bytes), Some(seconds)) if high_before => {
                 bytes <= options.lag_normal_bytes && seconds <= options.lag_normal_seconds
             }

@@ -1,14 +1,16 @@
-//! The leader key: lost, changed, given back; and what an operator asked for.
+//! The leader key: lost, changed, given back.
 //!
 //! Invariant: every change of the owner gives exactly one `leader_changed`, also one that happened while nobody
 //! watched. Whether it was planned is read from the `failover` key.
 
-use crate::cluster::dcs::{config_diff, parse_failover};
+use crate::cluster::dcs::config_diff;
 use crate::cluster::draft::Draft;
-use crate::cluster::memory::FailoverRequest;
+use crate::cluster::measure;
 use crate::cluster::options::JudgeOptions;
+use crate::cluster::request;
 use crate::cluster::state::{ClusterState, Drafts};
 use crate::model::Timestamp;
+use crate::model::leadership::{CauseClass, LeaderPair, LossReason, RequestKind, RequestOutcome};
 
 /// How a change of the leader became known.
 pub(super) struct LeaderNews<'a> {
@@ -16,8 +18,8 @@ pub(super) struct LeaderNews<'a> {
     /// The source's name in the event.
     pub(super) source: &'static str,
     pub(super) revision: Option<i64>,
-    /// The old owner's member key vanished in the same transaction; `None` when that is not known.
-    pub(super) expired: Option<bool>,
+    /// Why the old owner lost it, if it did.
+    pub(super) reason: LossReason,
     pub(super) leader: Option<&'a str>,
     /// It was seen happening, not found on the next look.
     pub(super) watched: bool,
@@ -43,69 +45,65 @@ pub(super) fn leader_is(state: &mut ClusterState, news: &LeaderNews<'_>, out: &m
     }
 }
 
-/// The request names this owner, or none.
-fn asks_for(request: &FailoverRequest, old: Option<&str>, at: Timestamp) -> bool {
-    let due = request.scheduled_at.is_none_or(|due| at + std::time::Duration::from_secs(5) >= due);
-    due && (request.leader.is_none() || request.leader.as_deref() == old)
-}
-
 /// The owner is gone. When another one holds the key already, that is told by `taken` alone.
 fn lost(state: &mut ClusterState, news: &LeaderNews<'_>, out: &mut Drafts) {
     let memory = &mut state.memory;
     let old = memory.leader.take();
-    let planned = memory.request.as_ref().is_some_and(|request| asks_for(request, old.as_deref(), news.at));
+    let planned = memory.request.as_ref().is_some_and(|request| request::asks_for(request, old.as_deref(), news.at));
     memory.last_leader.clone_from(&old);
+    memory.lost_leader.clone_from(&old);
     memory.lost_at = Some(news.at);
     memory.lost_planned = planned;
+    memory.lost_reason = news.reason;
     memory.leader_since = None;
     memory.lease_low = false;
+    measure::trouble(state, news.at, false);
     if news.leader.is_some() {
         return;
     }
     let old = old.unwrap_or_default();
-    let kind = match news.expired {
-        Some(true) => "expired",
-        Some(false) => "released",
-        None => "unknown",
-    };
-    let lease = state.dcs.lease.as_ref().map(|(_, lease)| lease.ttl_seconds).filter(|_| news.expired.is_some());
+    let seen = news.reason != LossReason::Unknown;
+    let lease = state.dcs.lease.as_ref().map(|(_, lease)| lease.ttl_seconds).filter(|_| seen);
     let draft = if planned {
         Draft::info("dcs_leader_deleted", news.at)
             .text(format!("{old} released the leader key for the requested switchover"))
     } else {
-        let why = match kind {
-            "expired" => "its lease expired, so its Patroni is dead, hung or cut off from the DCS",
-            "released" => "its Patroni released it",
-            _ => "found missing on the next look",
+        let why = match news.reason {
+            LossReason::LeaseExpired => "its lease expired, so its Patroni is dead, hung or cut off from the DCS",
+            LossReason::Released => "its Patroni released it",
+            LossReason::DeletedByHand => "it was deleted, and not by Patroni",
+            LossReason::Unknown => "found missing on the next look",
         };
         Draft::critical("leader_lost", news.at).text(format!("{old} lost the leader key: {why}"))
     };
-    let draft = draft.by(news.source).member(&old).field("old", &old).field("kind", kind).field("planned", planned);
-    out.push(with_revision(draft.field_if("last_lease_ttl_seconds", lease), news.revision));
+    let draft = draft
+        .by(news.source)
+        .member(&old)
+        .field("old_leader", &old)
+        .field("reason", news.reason.as_str())
+        .field("planned", planned)
+        .field_if("old_timeline", state.memory.timeline)
+        .field_if("last_lease_ttl_seconds", lease);
+    let draft = request::fields(draft, state.memory.request.as_ref().filter(|_| planned));
+    out.push(with_revision(draft, news.revision));
 }
 
 /// Somebody holds the key.
 fn taken(state: &mut ClusterState, news: &LeaderNews<'_>, new: &str, out: &mut Drafts) {
     let old = state.memory.last_leader.clone();
-    let gap = state.memory.lost_at.map(|lost_at| news.at.since(lost_at));
     let request = state.memory.request.clone();
     let memory = &mut state.memory;
     memory.leader = Some(new.to_owned());
     memory.last_leader = Some(new.to_owned());
     memory.leader_since = Some(news.at);
     if old.as_deref() == Some(new) {
-        let seconds = gap.unwrap_or_default().as_secs_f64();
-        let planned = std::mem::take(&mut memory.lost_planned);
-        let draft = Draft::notice("leader_returned", news.at).by(news.source).member(new);
-        let draft = draft.text(format!("{new} holds the leader key again, after {seconds:.1} s without a leader"));
-        out.push(with_revision(
-            draft.field("gap_seconds", format!("{seconds:.3}")).field("planned", planned),
-            news.revision,
-        ));
+        returned(state, news, new, out);
+        measure::began(state, old.as_deref(), new, (news.at, false));
         return;
     }
     let asked_now = request.is_some_and(|request| {
-        memory.lost_at.is_none_or(|lost_at| request.set_at <= lost_at) && asks_for(&request, old.as_deref(), news.at)
+        memory.lost_at.is_none_or(|lost_at| request.set_at <= lost_at)
+            && request::asks_for(&request, old.as_deref(), news.at)
     });
     let planned = memory.lost_planned || asked_now;
     memory.lost_planned = planned;
@@ -118,9 +116,12 @@ fn taken(state: &mut ClusterState, news: &LeaderNews<'_>, new: &str, out: &mut D
         member.interrupted = None;
     }
     out.push(changed(state, news, (old.as_deref(), new), planned));
+    measure::began(state, old.as_deref(), new, (news.at, planned));
     if planned {
         let draft = Draft::info("switchover_completed", news.at).by(news.source).member(new);
-        out.push(with_revision(draft.text(format!("{new} holds the leader key, as requested")), news.revision));
+        let draft = draft.text(format!("{new} holds the leader key, as requested"));
+        out.push(with_revision(request::fields(draft, state.memory.requests.last()), news.revision));
+        request::end(&mut state.memory, RequestOutcome::Completed, news.at);
     }
 }
 
@@ -141,31 +142,70 @@ fn no_longer_a_replica(state: &mut ClusterState, new: &str, at: Timestamp, out: 
     }
 }
 
-fn changed(state: &ClusterState, news: &LeaderNews<'_>, (old, new): (Option<&str>, &str), planned: bool) -> Draft {
+/// The last owner holds the key again.
+fn returned(state: &mut ClusterState, news: &LeaderNews<'_>, new: &str, out: &mut Drafts) {
+    let memory = &mut state.memory;
+    let gap = memory.lost_at.map(|lost_at| news.at.since(lost_at));
+    let seconds = gap.unwrap_or_default().as_secs_f64();
+    let planned = std::mem::take(&mut memory.lost_planned);
+    let draft = Draft::notice("leader_returned", news.at).by(news.source).member(new);
+    let draft = draft.text(format!("{new} holds the leader key again, after {seconds:.1} s without a leader"));
+    let draft = draft
+        .field("gap_seconds", format!("{seconds:.3}"))
+        .field("planned", planned)
+        .field("reason", memory.lost_reason.as_str())
+        .field("old_leader", new)
+        .field("new_leader", new)
+        .field_if("old_timeline", memory.timeline);
+    out.push(with_revision(draft, news.revision));
+}
+
+/// Whether a switchover, and nothing else, was asked for; `None` when nobody watched.
+fn switchover_asked(state: &ClusterState, news: &LeaderNews<'_>, planned: bool) -> Option<bool> {
+    if planned {
+        return Some(state.memory.requests.last().is_none_or(|request| request.kind == RequestKind::Switchover));
+    }
+    (news.watched && news.source == "dcs").then_some(false)
+}
+
+fn changed(state: &mut ClusterState, news: &LeaderNews<'_>, (old, new): (Option<&str>, &str), planned: bool) -> Draft {
+    let switchover = switchover_asked(state, news, planned);
+    state.memory.switchover = switchover;
+    let memory = &state.memory;
     // Without the watch, or without a DCS, the failover key was not seen.
-    let planned_word = match (planned, news.watched && news.source == "dcs") {
+    let planned_word = match (planned, switchover) {
         (true, _) => "true",
-        (false, true) => "false",
-        (false, false) => "unknown",
+        (false, Some(_)) => "false",
+        (false, None) => "unknown",
     };
     let from = old.unwrap_or("nobody");
-    let draft = match planned_word {
-        "true" => {
-            Draft::notice("leader_changed", news.at).text(format!("{new} is the leader, as requested; before: {from}"))
-        }
-        _ => Draft::warning("leader_changed", news.at).text(format!("{new} took over as leader from {from}")),
+    let draft = if planned {
+        Draft::notice("leader_changed", news.at).text(format!("{new} is the leader, as requested; before: {from}"))
+    } else {
+        Draft::warning("leader_changed", news.at).text(format!("{new} took over as leader from {from}"))
     };
-    let gap = state.memory.lost_at.map(|lost_at| news.at.since(lost_at).as_secs_f64());
+    let pair = LeaderPair {
+        old_leader: old,
+        new_leader: Some(new),
+        old_timeline: memory.timeline,
+        switchover,
+        key_was_lost: true,
+        ..LeaderPair::default()
+    };
+    let gap = memory.lost_at.map(|lost_at| news.at.since(lost_at).as_secs_f64());
     let draft = draft
         .by(news.source)
         .member(new)
-        .field("old", old.unwrap_or(""))
-        .field("new", new)
+        .field_if("old_leader", old)
+        .field("new_leader", new)
         .field("planned", planned_word)
+        .field("reason", memory.lost_reason.as_str())
+        .field_if("cause_class", pair.class().map(CauseClass::as_str))
         .field("watched", news.watched)
-        .field_if("timeline", state.memory.timeline)
+        .field_if("old_timeline", memory.timeline)
         .field_if("lsn", state.dcs.optime())
         .field_if("gap_seconds", gap.map(|gap| format!("{gap:.3}")));
+    let draft = request::fields(draft, memory.requests.last().filter(|_| planned));
     with_revision(draft, news.revision)
 }
 
@@ -174,53 +214,6 @@ fn with_revision(draft: Draft, revision: Option<i64>) -> Draft {
         Some(revision) => draft.revision(revision),
         None => draft,
     }
-}
-
-/// The `failover` key as it is now. Emptied while the leader it names still leads, the request has failed.
-pub(super) fn failover_key(state: &mut ClusterState, at: Timestamp, watched: bool, out: &mut Drafts) {
-    let Some(key) = state.dcs.keys.get("failover").cloned() else {
-        state.memory.request = None;
-        return;
-    };
-    let before = state.memory.request.clone();
-    let Some((leader, candidate, scheduled_at)) = parse_failover(&key.value) else {
-        let Some(request) = state.memory.request.take() else { return };
-        let still_leads = state.memory.leader.is_some() && state.memory.leader == state.memory.last_leader;
-        let moved = state.memory.leader_since.is_some_and(|since| since >= request.set_at);
-        if still_leads && !moved {
-            let withdrawn = request.scheduled_at.is_some_and(|due| at < due);
-            let text = if withdrawn {
-                "the scheduled switchover was withdrawn"
-            } else {
-                "the requested switchover did not happen"
-            };
-            out.push(Draft::warning("switchover_failed", at).by("dcs").text(text).revision(key.mod_revision));
-        } else if state.memory.leader.is_none() && !state.memory.lost_planned {
-            // Emptied after an unplanned loss: whoever takes the key next was not asked for.
-            state.memory.request = None;
-        }
-        return;
-    };
-    if before.as_ref().is_some_and(|before| before.revision == key.mod_revision) {
-        return;
-    }
-    let from = leader.as_deref().unwrap_or("any leader");
-    let to = candidate.as_deref().unwrap_or("the best candidate");
-    let when = scheduled_at.map_or_else(String::new, |at| format!(" at {}", at.to_rfc3339_millis()));
-    if watched {
-        let draft = Draft::info("switchover_requested", at)
-            .by("dcs")
-            .text(format!("switchover from {from} to {to} requested{when}"));
-        let draft = draft.field_if("leader", leader.as_ref()).field_if("candidate", candidate.as_ref());
-        out.push(draft.field_if("scheduled_at", scheduled_at).revision(key.mod_revision));
-    }
-    state.memory.request =
-        Some(FailoverRequest { leader, candidate, scheduled_at, set_at: at, revision: key.mod_revision });
-}
-
-/// A request that was seen only by its traces in the keys.
-pub(super) fn cleared_request(leader: Option<String>, candidate: Option<String>, at: Timestamp) -> FailoverRequest {
-    FailoverRequest { leader, candidate, scheduled_at: None, set_at: at, revision: 0 }
 }
 
 /// The `config` key: what changed, and pause.
@@ -265,11 +258,11 @@ pub(super) fn tick(state: &mut ClusterState, now: Timestamp, options: &JudgeOpti
     if memory.leader.is_none() && memory.lost_planned && late {
         memory.lost_planned = false;
         memory.request = None;
+        request::end(memory, RequestOutcome::Failed, now);
         let old = memory.last_leader.clone().unwrap_or_default();
         let text = format!("{old} released the leader key for a switchover and nobody took it");
-        out.push(
-            Draft::critical("leader_lost", now).member(&old).text(text).field("old", &old).field("kind", "released"),
-        );
+        let draft = Draft::critical("leader_lost", now).member(&old).text(text).field("old_leader", &old);
+        out.push(draft.field("reason", memory.lost_reason.as_str()).field_if("old_timeline", memory.timeline));
         out.push(
             Draft::warning("switchover_failed", now).text("the requested switchover left the cluster without a leader"),
         );

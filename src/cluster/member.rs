@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use crate::cluster::options::JudgeOptions;
+use crate::cluster::skew::Skew;
 use crate::model::observation::{Failure, FailureKind, MemberAddress, Observation, PatroniStatus, PostgresStatus};
 use crate::model::{Lsn, Timestamp};
 
@@ -115,6 +116,11 @@ pub(super) struct MemberState {
     /// Since when lag is over (or, once high, under) its threshold.
     pub(super) lag_turn_since: Option<Timestamp>,
     pub(super) interrupted: Option<Interruption>,
+    pub(super) skew: Skew,
+    /// When its PostgreSQL last said anything definite, by any source.
+    pub(super) stated_at: Option<Timestamp>,
+    /// When its PostgreSQL last said that it takes no writes, or proved it by refusing.
+    pub(super) unwritable_at: Option<Timestamp>,
 }
 
 /// A leader that stopped taking writes and kept the key.
@@ -149,6 +155,9 @@ impl MemberState {
     /// Takes in a SQL answer; returns the verdict.
     pub(super) fn sql_answered(&mut self, probe: Probe, status: &PostgresStatus) -> Verdict {
         let verdict = Verdict { writable: !status.in_recovery && !status.read_only, probe };
+        if let Some(node_now) = status.server_now {
+            self.skew.told(probe, node_now);
+        }
         self.sql_verdict = Some(verdict);
         self.sql.answered(probe, status.clone());
         verdict
@@ -222,10 +231,11 @@ impl MemberState {
         [self.rest.answered_at(), self.sql.answered_at(), self.agent.answered_at()].into_iter().flatten().max()
     }
 
-    /// All sources that were ever asked have been silent for `after`. Says how each fails.
-    pub(super) fn silence(&self, now: Timestamp, after: std::time::Duration) -> Option<String> {
+    /// All sources that were ever asked have been silent for `after`. Says since when, and how each fails.
+    pub(super) fn silence(&self, now: Timestamp, after: std::time::Duration) -> Option<(Timestamp, String)> {
         let mut reasons = Vec::new();
         let mut asked = 0;
+        let mut begin = Timestamp::MIN;
         let rest = ("rest", self.rest.tried_at, self.rest.is_silent(), self.rest.failing.as_ref());
         let sql = ("sql", self.sql.tried_at, self.sql.is_silent(), self.sql.failing.as_ref());
         for (name, tried_at, silent, failing) in [rest, sql] {
@@ -233,10 +243,11 @@ impl MemberState {
                 continue;
             }
             asked += 1;
-            let (_, failure) = failing.filter(|(since, _)| silent && now.since(*since) >= after)?;
+            let (since, failure) = failing.filter(|(since, _)| silent && now.since(*since) >= after)?;
+            begin = begin.max(*since);
             reasons.push(format!("{name} {}", kind_word(failure.kind)));
         }
-        (asked > 0).then(|| reasons.join(", "))
+        (asked > 0).then(|| (begin, reasons.join(", ")))
     }
 
     /// The position that its followers can have reached: what it writes, or as a standby leader what it has received.

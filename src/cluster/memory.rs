@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use crate::cluster::measure::Term;
 use crate::model::cluster::SplitBrain;
+use crate::model::leadership::{FailoverRequest, LossReason};
 use crate::model::observation::MemberAddress;
 use crate::model::{Lsn, Timestamp};
 
@@ -39,17 +41,30 @@ pub struct ClusterMemory {
     pub(super) last_leader: Option<String>,
     pub(super) leader_since: Option<Timestamp>,
     pub(super) lost_at: Option<Timestamp>,
+    /// Who lost it then, also while another one leads.
+    pub(super) lost_leader: Option<String>,
+    /// Why, as far as is proven by now.
+    pub(super) lost_reason: LossReason,
     /// The leader key was given up for a requested switchover.
     pub(super) lost_planned: bool,
     /// The owner's last change that nobody asked for.
     pub(super) unplanned_change_at: Option<Timestamp>,
     pub(super) revision: Option<i64>,
     pub(super) timeline: Option<u32>,
+    /// Who wrote it.
+    pub(super) timeline_writer: Option<String>,
     pub(super) system_identifier: Option<String>,
     pub(super) paused: Option<bool>,
     pub(super) failsafe: Option<bool>,
     pub(super) config: Option<String>,
+    /// What the `failover` key asks for now.
     pub(super) request: Option<FailoverRequest>,
+    /// What it asked for before and now, oldest first.
+    pub(super) requests: Vec<FailoverRequest>,
+    /// The last change of the owner was a switchover that was asked for; `None` when nobody looked.
+    pub(super) switchover: Option<bool>,
+    /// The term that is being measured.
+    pub(super) term: Option<Term>,
     pub(super) split_brain: Option<SplitBrain>,
     pub(super) quorum_lost: bool,
     pub(super) blind: bool,
@@ -74,15 +89,4 @@ pub(super) struct MemberMemory {
     pub(super) broken: Option<String>,
     pub(super) lag_high: bool,
     pub(super) pending_restart: Option<bool>,
-}
-
-/// What an operator asked for through the `failover` key.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub(super) struct FailoverRequest {
-    pub(super) leader: Option<String>,
-    pub(super) candidate: Option<String>,
-    pub(super) scheduled_at: Option<Timestamp>,
-    pub(super) set_at: Timestamp,
-    pub(super) revision: i64,
 }

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use crate::cluster::demotion::demotion;
 use crate::cluster::draft::Draft;
 use crate::cluster::member::{Probe, kind_word};
 use crate::cluster::options::JudgeOptions;
@@ -94,13 +95,8 @@ pub(super) fn tick(state: &mut ClusterState, now: Timestamp, options: &JudgeOpti
                 let text = format!(
                     "the DCS has no quorum: {words}; no failover is possible, and without failsafe mode Patroni demotes the leader"
                 );
-                out.push(
-                    Draft::critical("dcs_quorum_lost", now)
-                        .by("dcs")
-                        .text(text)
-                        .field("members", words)
-                        .field("since", since),
-                );
+                let draft = Draft::critical("dcs_quorum_lost", now).by("dcs").text(text).field("members", words);
+                out.push(countdown(draft.field("since", since), state, now, options));
             }
         }
         Some(true) => {
@@ -113,6 +109,16 @@ pub(super) fn tick(state: &mut ClusterState, now: Timestamp, options: &JudgeOpti
     }
     members(state, now, options, out);
     blindness(state, now, options, out);
+}
+
+/// By when the leader must have given up.
+fn countdown(draft: Draft, state: &ClusterState, now: Timestamp, options: &JudgeOptions) -> Draft {
+    let Some(demotion) = demotion(state, now, options) else { return draft };
+    draft
+        .field("leader", demotion.member)
+        .field("demotion_due_at", demotion.due_at)
+        .field("demotion_certain", demotion.certain)
+        .field_if("lease_ends_at", demotion.lease_ends_at)
 }
 
 fn words(state: &ClusterState) -> String {
@@ -166,7 +172,8 @@ fn blindness(state: &mut ClusterState, now: Timestamp, options: &JudgeOptions, o
         let why = state.dcs.failing.as_ref().map_or("nothing was heard", |(_, failure)| kind_word(failure.kind));
         let text = format!("the DCS cannot be read ({why}): the leader key is unknown to us");
         let error = state.dcs.failing.as_ref().map(|(_, failure)| failure.error.clone());
-        out.push(Draft::warning("dcs_blind", now).by("dcs").text(text).field_if("error", error));
+        let draft = Draft::warning("dcs_blind", now).by("dcs").text(text).field_if("error", error);
+        out.push(countdown(draft, state, now, options));
     } else if !dark && state.memory.blind && state.dcs.is_current(now, options) {
         state.memory.blind = false;
         out.push(Draft::info("dcs_visible", now).by("dcs").text("the DCS can be read again"));

@@ -30,6 +30,18 @@ pub(super) fn of(cluster: &Cluster, broken: &[&str], now: Timestamp) -> Vec<Samp
     out.add_if("daraji_cluster_paused", &[], cluster.paused.map(flag));
     out.add_if("daraji_cluster_failsafe", &[], cluster.failsafe.map(flag));
     out.add_if("daraji_cluster_timeline", &[], cluster.timeline.map(f64::from));
+    for reach in &cluster.reachability {
+        let labels = [("member", &*reach.from), ("target", &*reach.target), ("port", reach.port.as_str())];
+        out.add("daraji_reachable", &labels, flag(reach.reachable));
+    }
+    if let Some(readiness) = &cluster.readiness {
+        out.add("daraji_failover_ready", &[], flag(readiness.candidate.is_some()));
+        out.add_if("daraji_failover_lag_bytes", &[], readiness.lag_bytes.map(|bytes| bytes as f64));
+    }
+    if let Some(demotion) = &cluster.demotion {
+        let left = demotion.due_at.secs_f64() - now.secs_f64();
+        out.add("daraji_leader_demotion_due_seconds", &[("member", &demotion.member)], left);
+    }
     if let Some(lock) = &cluster.lock {
         let seconds = |seconds: Option<i64>| seconds.map(|seconds| seconds as f64);
         out.add_if("daraji_leader_lease_ttl_seconds", &[], seconds(lock.lease_ttl_seconds));
@@ -68,6 +80,10 @@ fn members(cluster: &Cluster, out: &mut Out<'_>) {
         out.add_if("daraji_replication_lag_bytes", &name, member.lag_bytes.map(|bytes| bytes as f64));
         out.add_if("daraji_replication_receive_lag_bytes", &name, member.receive_lag_bytes.map(|bytes| bytes as f64));
         out.add_if("daraji_replication_lag_seconds", &name, member.lag_seconds);
+        out.add_if("daraji_replication_upstream_lag_bytes", &name, member.upstream_lag_bytes.map(|bytes| bytes as f64));
+        out.add_if("daraji_replication_apply_delay_seconds", &name, member.apply_delay_seconds);
+        out.add_if("daraji_clock_skew_seconds", &name, member.clock_skew_seconds);
+        out.add_if("daraji_clock_skew_error_seconds", &name, member.clock_skew_error_seconds);
         out.add_if("daraji_member_timeline", &name, member.timeline.map(f64::from));
         out.add_if("daraji_member_up", &name, up(member).map(flag));
     }

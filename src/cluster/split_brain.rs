@@ -10,6 +10,7 @@ use std::time::Duration;
 use crate::cluster::draft::Draft;
 use crate::cluster::member::{Probe, Verdict};
 use crate::cluster::options::JudgeOptions;
+use crate::cluster::reach;
 use crate::cluster::state::{ClusterState, Drafts};
 use crate::model::cluster::{SplitBrain, SplitBrainGrade, SplitBrainState};
 use crate::model::{Lsn, Timestamp};
@@ -148,6 +149,9 @@ pub(super) struct RunFacts {
 pub(super) fn verdict(state: &mut ClusterState, member: &str, verdict: Verdict, facts: RunFacts, out: &mut Drafts) {
     state.member_memory(member).was_writable = verdict.writable;
     if !verdict.writable {
+        if let Some(member) = state.members.get_mut(member) {
+            member.unwritable_at = Some(verdict.probe.sent);
+        }
         state.overlap.forget(member);
         ended(state, verdict.probe.received, out);
         return;
@@ -291,6 +295,9 @@ pub(super) fn tick(state: &mut ClusterState, now: Timestamp, options: &JudgeOpti
     let since = state.memory.split_brain.as_ref().map_or(since, |known| known.since);
     let draft =
         Draft::warning("split_brain_possible", now).member(&dark).text(text).field("members", members.join(","));
-    out.push(draft.field("since", since).field_if("lock_owner", state.memory.leader.as_ref()));
+    let silent = state.members.get(&dark).and_then(|member| member.sql.failing.as_ref()).map(|(silent, _)| *silent);
+    let seen = reach::port_words(state, &dark, silent.unwrap_or(since), now);
+    let draft = draft.field("since", since).field_if("postgres_port", seen);
+    out.push(draft.field_if("lock_owner", state.memory.leader.as_ref()));
     state.memory.split_brain = Some(SplitBrain { state: SplitBrainState::Possible, grade, members, since });
 }

@@ -6,11 +6,15 @@ use std::time::Duration;
 use crate::cluster::dcs::DcsState;
 use crate::cluster::draft::Draft;
 use crate::cluster::lag::LeaderHistory;
+use crate::cluster::measure::Writes;
 use crate::cluster::member::MemberState;
-use crate::cluster::memory::{ClusterMemory, FailoverRequest, MemberMemory};
+use crate::cluster::memory::{ClusterMemory, MemberMemory};
 use crate::cluster::options::JudgeOptions;
+use crate::cluster::reach::Report;
 use crate::cluster::split_brain::Overlap;
 use crate::model::Timestamp;
+use crate::model::cluster::HaConfig;
+use crate::model::leadership::FailoverRequest;
 use crate::model::observation::ClusterView;
 
 /// Where handlers put the changes they find.
@@ -25,6 +29,11 @@ pub(super) struct ClusterState {
     pub(super) view: Option<(Timestamp, ClusterView)>,
     pub(super) history: LeaderHistory,
     pub(super) overlap: Overlap,
+    pub(super) writes: Writes,
+    /// Last reports of the agents, by member.
+    pub(super) reach: BTreeMap<String, Report>,
+    /// Who was a synchronous standby under the last leader.
+    pub(super) synchronous_before: Vec<String>,
     /// Since when the lock owner and the writable members disagree.
     pub(super) mismatch_since: Option<(Timestamp, String)>,
     /// Without a DCS: since when the claimed leader's own PostgreSQL does not bear it out.
@@ -53,9 +62,14 @@ impl ClusterState {
         self.memory.leader.as_deref().filter(|_| current)
     }
 
+    /// A setting of Patroni in seconds, or its default.
+    pub(super) fn setting_seconds(&self, read: impl Fn(&HaConfig) -> Option<u32>, default: u32) -> u64 {
+        let value = self.dcs.config().as_ref().and_then(read).unwrap_or(default);
+        u64::from(value.min(3_600))
+    }
+
     pub(super) fn loop_wait(&self) -> Duration {
-        let loop_wait = self.dcs.config().and_then(|config| config.loop_wait).unwrap_or(10);
-        Duration::from_secs(u64::from(loop_wait.min(3_600)))
+        Duration::from_secs(self.setting_seconds(|config| config.loop_wait, 10))
     }
 
     /// A requested switchover is under way, or one has just ended.
@@ -92,14 +106,23 @@ impl ClusterState {
         if overtaken { None } else { Some(verdict.writable) }
     }
 
+    /// How long the member waits on purpose before it replays a commit.
+    pub(super) fn apply_delay(&self, member: &str) -> Option<f64> {
+        let (_, sql) = self.members.get(member)?.sql.answer.as_ref()?;
+        sql.apply_delay_seconds
+    }
+
     /// Members that take writes now, by name.
     pub(super) fn writable_members(&self, now: Timestamp, options: &JudgeOptions) -> Vec<String> {
         let writable = |name: &&String| self.writable(name, now, options) == Some(true);
         self.members.keys().filter(writable).cloned().collect()
     }
 
-    /// The leader works in recovery: its cluster follows another one.
+    /// The leader works in recovery: its cluster follows another one, whose primary is none of our members.
     pub(super) fn is_standby_cluster(&self) -> bool {
+        if self.dcs.standby_of().is_some() {
+            return true;
+        }
         let Some(leader) = self.memory.leader.as_ref().and_then(|leader| self.members.get(leader)) else {
             return false;
         };

@@ -1,10 +1,15 @@
 //! Scripted sequences: what every lab fault and every surprise must, and must not, make the judge say.
 
+mod beliefs;
 mod doubts;
+mod leadership;
+mod measures;
 mod outputs;
 mod property;
+mod reach;
 mod restart;
 mod script;
+mod simulation;
 mod surprises;
 
 use script::{Script, primary, replica};
@@ -79,7 +84,7 @@ fn a_switchover_says_exactly_one_planned_change() {
     let changes: Vec<_> = script.events.iter().filter(|event| event.event == "leader_changed").collect();
     assert_eq!(changes.len(), 1);
     assert_eq!(changes[0].fields["planned"], "true");
-    assert_eq!((changes[0].fields["old"].as_str(), changes[0].fields["new"].as_str()), ("n1", "n2"));
+    assert_eq!((changes[0].fields["old_leader"].as_str(), changes[0].fields["new_leader"].as_str()), ("n1", "n2"));
     assert!(!script.events.iter().any(|event| event.event == "leader_lost" || event.event.starts_with("split_brain")));
     assert_eq!(script.cluster().health.as_str(), "ok", "{:?}", script.cluster().reasons);
 }

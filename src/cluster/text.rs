@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use crate::model::Timestamp;
-use crate::model::cluster::{Cluster, Member, SourceView, SplitBrainState};
+use crate::model::cluster::{Cluster, Member, Readiness, SourceView, SplitBrainState};
 
 /// What is older shows its age.
 const OLD: Duration = Duration::from_secs(10);
@@ -102,9 +102,33 @@ fn head(text: &mut String, cluster: &Cluster, now: Timestamp) {
         let healthy = dcs.members.iter().filter(|member| member.healthy == Some(true)).count();
         row(text, &format!("{}: {quorum}, {healthy} of {} members healthy", dcs.kind, dcs.members.len()));
     }
+    if let Some(readiness) = &cluster.readiness {
+        row(text, &failover(readiness));
+    }
+    if let Some(demotion) = &cluster.demotion {
+        let sure = if demotion.certain { "must" } else { "is expected to" };
+        let due = demotion.due_at.to_rfc3339_millis();
+        row(text, &format!("without the DCS {} {sure} demote itself by {due}", demotion.member));
+    }
     for reason in &cluster.reasons {
         row(text, &format!("! {}", reason.text));
     }
+}
+
+/// Who would take over, or why nobody could.
+fn failover(readiness: &Readiness) -> String {
+    if let Some(candidate) = &readiness.candidate {
+        let lag = unknown(readiness.lag_bytes.map(bytes));
+        return format!("failover: {candidate} would take over, {lag} behind");
+    }
+    let of_all = readiness.blockers.iter().cloned();
+    let of_each = readiness
+        .candidates
+        .iter()
+        .filter(|candidate| !candidate.blockers.is_empty())
+        .map(|candidate| format!("{}: {}", candidate.member, candidate.blockers.join(", ")));
+    let why: Vec<_> = of_all.chain(of_each).collect();
+    format!("failover: nobody could take over: {}", why.join("; "))
 }
 
 fn row(text: &mut String, line: &str) {

@@ -2,11 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use crate::cluster::demotion::demotion;
 use crate::cluster::health::health;
-use crate::cluster::lag::{lag_of, source_of_truth};
+use crate::cluster::lag::{lag_of, source_of_truth, upstream_lag_bytes};
 use crate::cluster::member::{MemberState, SourceState, kind_word};
 use crate::cluster::options::JudgeOptions;
 use crate::cluster::quorum;
+use crate::cluster::reach;
+use crate::cluster::readiness::readiness;
 use crate::cluster::state::ClusterState;
 use crate::model::cluster::{Cluster, Dcs, DcsMember, Lock, Member, Role, SourceView, postgres_version_text};
 use crate::model::observation::{PatroniStatus, PostgresStatus};
@@ -27,10 +30,15 @@ pub(super) fn cluster(name: &str, state: &ClusterState, now: Timestamp, options:
         paused: in_dcs(state.memory.paused),
         failsafe: state.memory.failsafe,
         sync_mode: if current { state.dcs.sync_mode() } else { None },
+        standby_of: state.dcs.standby_of(),
         split_brain: state.memory.split_brain.clone(),
         lock: lock(state, current),
         dcs: dcs(state, now, options),
         config: state.dcs.config(),
+        demotion: demotion(state, now, options),
+        readiness: readiness(state, now, options),
+        reachability: reach::matrix(state, now),
+        requests: state.memory.requests.clone(),
         members: state.members.keys().filter_map(|member| one(state, member, now, options)).collect(),
     }
 }
@@ -104,6 +112,7 @@ fn role(state: &ClusterState, name: &str, now: Timestamp, options: &JudgeOptions
     let leads = state.memory.leader.as_deref() == Some(name);
     let listed = state.dcs.sync_standbys().iter().any(|standby| standby == name || standby == "*");
     match rest {
+        _ if leads && state.dcs.standby_of().is_some() => Role::StandbyLeader,
         Some(rest) if rest.role == "standby_leader" && leads => Role::StandbyLeader,
         Some(rest) if rest.quorum_standby => Role::QuorumStandby,
         Some(rest) if rest.sync_standby => Role::SyncStandby,
@@ -130,12 +139,20 @@ fn patroni_state(member: &MemberState, now: Timestamp, options: &JudgeOptions) -
     }
 }
 
-fn upstream(state: &ClusterState, sql: Option<&PostgresStatus>) -> Option<String> {
-    let receiver = sql?.receiver.as_ref()?;
-    let host = receiver.sender_host.as_ref()?;
-    let port = receiver.sender_port;
-    let at = |member: &MemberState| member.address.host == *host && port.is_none_or(|port| port == member.address.port);
-    state.members.iter().find(|(_, member)| at(member)).map(|(name, _)| name.clone())
+/// Whom it streams from: by the address that its receiver names, or else by who names it among the senders.
+fn upstream(state: &ClusterState, name: &str, now: Timestamp, options: &JudgeOptions) -> Option<String> {
+    let receiver = state.members.get(name)?.current_sql(now, options)?.receiver.as_ref()?;
+    let at = |member: &MemberState| {
+        receiver.sender_host.as_ref() == Some(&member.address.host)
+            && receiver.sender_port.is_none_or(|port| port == member.address.port)
+    };
+    let sends = |member: &MemberState| {
+        let senders = member.current_sql(now, options).map_or(&[][..], |sql| &sql.senders[..]);
+        senders.iter().any(|sender| sender.application_name == name && sender.state == "streaming")
+    };
+    let others = || state.members.iter().filter(|(other, _)| *other != name);
+    let found = others().find(|(_, member)| at(member)).or_else(|| others().find(|(_, member)| sends(member)));
+    found.map(|(name, _)| name.clone())
 }
 
 fn one(state: &ClusterState, name: &str, now: Timestamp, options: &JudgeOptions) -> Option<Member> {
@@ -144,6 +161,9 @@ fn one(state: &ClusterState, name: &str, now: Timestamp, options: &JudgeOptions)
     let rest = member.current_rest(now, options);
     let lag = lag_of(state, name, now, options);
     let version = sql.and_then(|sql| sql.server_version).or_else(|| rest.and_then(|rest| rest.server_version));
+    let upstream = upstream(state, name, now, options);
+    let hop = upstream.as_ref().and_then(|upstream| upstream_lag_bytes(state, (name, upstream), now, options));
+    let skew = member.skew.estimate(now);
     let last_rest = member.rest.answer.as_ref().map(|(_, rest)| rest);
     Some(Member {
         name: name.to_owned(),
@@ -154,6 +174,10 @@ fn one(state: &ClusterState, name: &str, now: Timestamp, options: &JudgeOptions)
         lag_bytes: lag.bytes,
         lag_seconds: lag.seconds,
         receive_lag_bytes: lag.receive_bytes,
+        upstream_lag_bytes: hop,
+        apply_delay_seconds: sql.and_then(|sql| sql.apply_delay_seconds),
+        clock_skew_seconds: skew.map(|skew| skew.seconds),
+        clock_skew_error_seconds: skew.map(|skew| skew.error_seconds),
         lsn: lsn(sql, rest),
         seen_at: member.seen_at(),
         host: member.address.host.clone(),
@@ -164,7 +188,7 @@ fn one(state: &ClusterState, name: &str, now: Timestamp, options: &JudgeOptions)
             .and_then(|rest| rest.patroni_version.clone())
             .or_else(|| member.key.as_ref()?.patroni_version.clone()),
         postmaster_start_time: member.postmaster_start(),
-        upstream: upstream(state, sql),
+        upstream,
         replication_state: replication_state(sql, rest),
         pending_restart: rest.map(|rest| rest.pending_restart).or(member.key.as_ref().map(|key| key.pending_restart)),
         tags: tags(member),
@@ -184,7 +208,7 @@ fn replication_state(sql: Option<&PostgresStatus>, rest: Option<&PatroniStatus>)
     receiver.filter(|status| !status.is_empty()).or_else(|| rest?.replication_state.clone())
 }
 
-fn tags(member: &MemberState) -> BTreeMap<String, String> {
+pub(super) fn tags(member: &MemberState) -> BTreeMap<String, String> {
     match (&member.rest.answer, &member.key) {
         (Some((_, rest)), _) if !rest.tags.is_empty() => rest.tags.clone(),
         (_, Some(key)) => key.tags.clone(),

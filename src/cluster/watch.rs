@@ -1,12 +1,18 @@
 //! Members: lost and returned, their Patroni or PostgreSQL down, restarts, failsafe, pending restarts, the lease.
 
 use crate::cluster::draft::Draft;
+use crate::cluster::measure;
 use crate::cluster::member::{Interruption, MemberState, SourceState, kind_word};
 use crate::cluster::options::JudgeOptions;
+use crate::cluster::reach;
 use crate::cluster::state::{ClusterState, Drafts};
 use crate::model::Timestamp;
+use crate::model::cluster::LostReason;
+use crate::model::leadership::{CauseClass, LeaderPair};
 use crate::model::observation::{FailureKind, LeaseStatus, MemberAddress};
 
+/// A silent member is told this much later when agents work: their next report says more.
+const AGENTS_WITHIN: std::time::Duration = std::time::Duration::from_secs(7);
 /// Seconds that a lease may fall below what one missed renewal explains, before that is news.
 const LEASE_SLACK_SECONDS: i64 = 4;
 
@@ -62,6 +68,9 @@ pub(super) fn postmaster(
     }
     let text = format!("PostgreSQL of {name} was restarted");
     let draft = Draft::info("postgres_restarted", at).by(source).member(name).text(text);
+    let skew = state.members.get(name).and_then(|member| member.skew.estimate(at));
+    let draft = draft.field_if("started_at", skew.map(|skew| started.shifted(-skew.seconds)));
+    let draft = draft.field_if("started_at_error_seconds", skew.map(|skew| format!("{:.3}", skew.error_seconds)));
     out.push(draft.field("postmaster_start_time", started).field("before", before));
 }
 
@@ -79,6 +88,9 @@ pub(super) fn interruption(
     let was = state.memory.member_facts.get(name).is_some_and(|facts| facts.was_writable);
     let switching = state.switching(at);
     let timeline = state.memory.timeline;
+    if !writable && leads {
+        measure::trouble(state, at, true);
+    }
     let Some(member) = state.members.get_mut(name) else { return };
     if !writable {
         if was && leads && !switching && member.interrupted.is_none() {
@@ -97,8 +109,16 @@ pub(super) fn interruption(
         ("primary_restarted_in_place", "was restarted in place without a failover: about")
     };
     let text = format!("PostgreSQL of the leader {name} {text} {seconds:.1} s without writes");
-    let draft = Draft::warning(event, at).by("sql").member(name).text(text);
-    out.push(draft.field("seconds", format!("{seconds:.3}")).field_if("timeline", now_on));
+    let pair = LeaderPair {
+        old_leader: Some(name),
+        new_leader: Some(name),
+        old_timeline: before.timeline,
+        new_timeline: now_on,
+        ..LeaderPair::default()
+    };
+    let draft = Draft::warning(event, at).by("sql").member(name).text(text).field("seconds", format!("{seconds:.3}"));
+    let draft = draft.field_if("cause_class", pair.class().map(CauseClass::as_str));
+    out.push(draft.field_if("old_timeline", before.timeline).field_if("new_timeline", now_on));
 }
 
 pub(super) fn pending_restart(state: &mut ClusterState, name: &str, pending: bool, at: Timestamp, out: &mut Drafts) {
@@ -132,6 +152,19 @@ pub(super) fn failsafe(state: &mut ClusterState, now: Timestamp, options: &Judge
     state.memory.failsafe = Some(active);
 }
 
+fn member_lost(state: &ClusterState, name: &str, (since, sources): (Timestamp, &str), now: Timestamp) -> Draft {
+    let reason = reach::lost_reason(state, name, since, now);
+    let why = match reason {
+        LostReason::MonitorCutOff => "; other members reach it, so it is our own view that is cut off",
+        LostReason::Down => "; its host answers that nothing listens",
+        LostReason::UnreachableFromAll => "; no other member reaches it either",
+        LostReason::Unknown => "",
+    };
+    let draft = Draft::warning("member_lost", now).member(name).text(format!("{name} is lost: {sources}{why}"));
+    let draft = draft.field("reason", reason.as_str()).field("sources", sources).field("since", since);
+    draft.field_if("postgres_port", reach::port_words(state, name, since, now))
+}
+
 /// Which of the two sources of a member turned bad or good, for those that other sources still hear. One that never
 /// answered is down when its host says that nobody serves the port; else what keeps us from it is not known.
 fn turned<T>(source: &SourceState<T>, down: bool, now: Timestamp, options: &JudgeOptions) -> Option<(bool, String)> {
@@ -156,12 +189,16 @@ pub(super) fn tick(state: &mut ClusterState, now: Timestamp, options: &JudgeOpti
         let sql = turned(&member.sql, facts.postgres_down, now, options);
         let answers = member.rest.failing.is_none() && member.rest.answer.is_some()
             || member.sql.failing.is_none() && member.sql.answer.is_some();
+        let silence = silence.filter(|(since, _)| {
+            let patient = now.since(*since) < options.member_lost_after + AGENTS_WITHIN;
+            !(facts.lost || patient && reach::is_awaited(state, *since, now))
+        });
+        if let Some((since, sources)) = silence {
+            out.push(member_lost(state, name, (since, &sources), now));
+            state.member_memory(name).lost = true;
+        }
         let memory = state.member_memory(name);
-        if let Some(reason) = silence.filter(|_| !facts.lost) {
-            memory.lost = true;
-            let text = format!("{name} is lost: {reason}");
-            out.push(Draft::warning("member_lost", now).member(name).text(text).field("reason", reason));
-        } else if facts.lost && answers {
+        if facts.lost && answers {
             memory.lost = false;
             out.push(Draft::notice("member_returned", now).member(name).text(format!("{name} answers again")));
         }
@@ -202,7 +239,14 @@ fn source_event(
 /// The lock's owner must write and nobody else may, but for the time that Patroni needs to make it so.
 fn mismatch(state: &mut ClusterState, now: Timestamp, options: &JudgeOptions, out: &mut Drafts) {
     let found = match state.leader(now, options) {
-        Some(leader) if !state.is_standby_cluster() => {
+        Some(leader) if state.is_standby_cluster() => {
+            let writable = state.writable_members(now, options).into_iter().next();
+            let remote = state.dcs.standby_of().filter(|_| writable.is_some());
+            writable.zip(remote).map(|(name, remote)| {
+                format!("{name} takes writes although this cluster follows {remote} and {leader} is its standby leader")
+            })
+        }
+        Some(leader) => {
             let stranger = state.writable_members(now, options).into_iter().find(|name| name != leader);
             match stranger {
                 Some(other) => Some(format!("{other} takes writes without the leader key, which {leader} holds")),

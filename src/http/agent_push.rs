@@ -11,22 +11,27 @@ use axum::response::{IntoResponse as _, Response};
 use axum::{Extension, Router, routing::post};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::watch;
 use tracing::warn;
 
 use crate::collect::Targets;
+use crate::collect::config::HttpUrl;
 use crate::collect::targets::{AGENT_JOB, TargetKey};
 use crate::http::error::ApiError;
 use crate::http::listen::Peer;
+use crate::http::v1::Belief;
 use crate::intake::Intake;
+use crate::model::cluster::Cluster;
 use crate::model::event::{OWN_SOURCE, is_own};
-use crate::model::observation::{Claim, Source};
-use crate::model::{Batch, Labels, Sample, Timestamp};
+use crate::model::observation::{Claim, ClockOffset, Port, Source};
+use crate::model::{Batch, Labels, Observation, Sample, Timestamp};
 use crate::platform::clock::Clock;
 use crate::platform::error::chain;
 use crate::platform::tasks::blocking;
 use crate::store::logs::{LogStore, Origin};
 use crate::wire::agent::{
-    DecodeError, FrameRefusal, PUSH_BYTES_MAX, PUSH_PATH, Push, PushAnswer, REFUSED_STATUS, decode_batch, decode_push,
+    DecodeError, FrameRefusal, PROBE_TARGETS_MAX, PUSH_BYTES_MAX, PUSH_PATH, ProbeTarget, Push, PushAnswer,
+    REFUSED_STATUS, decode_batch, decode_push,
 };
 
 /// What an agent saw longer ago says nothing about now.
@@ -39,6 +44,7 @@ pub struct AgentPush {
     pub intake: Intake,
     pub logs: Arc<LogStore>,
     pub targets: Targets,
+    pub belief: watch::Receiver<Belief>,
 }
 
 pub fn router(parts: AgentPush) -> Router {
@@ -86,10 +92,44 @@ async fn push(
     }
     let address = peer.map_or_else(|| "unknown".to_owned(), |peer| peer.address.ip().to_string());
     if let Some(agent) = parts.targets.heard_agent(&push, &address, now) {
-        let about = Batch { samples: samples(&push, &agent, now), ..Batch::default() };
+        let observations = clock_of(&push, now).into_iter().collect();
+        let about = Batch { samples: samples(&push, &agent, now), observations, ..Batch::default() };
         parts.intake.accept(about).await.map_err(|error| ApiError::unavailable(chain(&error)).into_response())?;
     }
-    Ok(Json(PushAnswer { seq: parts.logs.high_water(&agent_name, push.generation), now: Some(now) }))
+    let probe = probe_targets(&parts.belief.borrow(), &push.cluster);
+    Ok(Json(PushAnswer { seq: parts.logs.high_water(&agent_name, push.generation), now: Some(now), probe }))
+}
+
+/// The ports of the cluster's members, as the members advertise them.
+fn probe_targets(belief: &[Cluster], cluster: &str) -> Vec<ProbeTarget> {
+    let members = belief.iter().find(|known| known.name == cluster).map_or(&[][..], |known| &known.members[..]);
+    let mut targets = Vec::new();
+    for member in members {
+        let name = || member.name.clone();
+        if !member.host.is_empty() && member.port != 0 {
+            let host = if member.host.contains(':') { format!("[{}]", member.host) } else { member.host.clone() };
+            let address = format!("{host}:{}", member.port);
+            targets.push(ProbeTarget { member: name(), port: Port::Postgres, address });
+        }
+        if let Some(url) = member.rest_url.as_deref().and_then(|url| HttpUrl::parse(url).ok()) {
+            targets.push(ProbeTarget { member: name(), port: Port::Rest, address: url.instance() });
+        }
+    }
+    targets.truncate(PROBE_TARGETS_MAX);
+    targets
+}
+
+/// How far the clock of the agent's host is from ours, as the agent measured it at its last push.
+fn clock_of(push: &Push, now: Timestamp) -> Option<Observation> {
+    let status = push.status.as_ref()?;
+    let (ours_ahead, error_seconds) = (status.clock_offset_seconds?, status.clock_offset_error_seconds?);
+    Some(Observation {
+        cluster: push.cluster.clone(),
+        source: Source::Agent { member: push.member.clone() },
+        sent: now,
+        received: now,
+        claim: Claim::Clock(ClockOffset { seconds: -ours_ahead, error_seconds }),
+    })
 }
 
 /// The agent gives a refused frame up, so this is only for what can never be used.
@@ -118,7 +158,7 @@ fn vouched(push: &Push, mut batch: Batch, now: Timestamp) -> Batch {
 /// Whether a claim is one that agents make.
 fn agents_claim(claim: &Claim) -> bool {
     match claim {
-        Claim::Failed(_) => true,
+        Claim::Failed(_) | Claim::Reach(_) => true,
         Claim::Members(_)
         | Claim::Patroni(_)
         | Claim::ClusterView(_)
@@ -126,7 +166,9 @@ fn agents_claim(claim: &Claim) -> bool {
         | Claim::DcsSnapshot(_)
         | Claim::DcsChange(_)
         | Claim::Lease(_)
-        | Claim::DcsHealth(_) => false,
+        | Claim::DcsHealth(_)
+        // Made here, of what the agent measured against our clock.
+        | Claim::Clock(_) => false,
     }
 }
 
@@ -161,14 +203,15 @@ fn samples(push: &Push, agent: &TargetKey, now: Timestamp) -> Vec<Sample> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::LogRecord;
+    use crate::model::cluster::Member;
     use crate::model::event::{Event, EventSeverity};
     use crate::model::observation::{Failure, FailureKind};
-    use crate::model::{LogRecord, Observation};
     use crate::platform::disk::Disk;
     use crate::platform::telemetry::Telemetry;
     use crate::store::logs::LogOptions;
     use crate::store::metrics::{MetricOptions, MetricStore};
-    use crate::wire::agent::{EncodedFrame, encode_batch, encode_push};
+    use crate::wire::agent::{AgentStatus, EncodedFrame, encode_batch, encode_push};
     use tokio::sync::mpsc;
 
     const NOW: Timestamp = Timestamp::from_secs(1_764_000_000);
@@ -176,6 +219,7 @@ mod tests {
     struct Bed {
         parts: AgentPush,
         observed: mpsc::Receiver<Vec<Observation>>,
+        belief: watch::Sender<Belief>,
         _dir: tempfile::TempDir,
     }
 
@@ -187,8 +231,9 @@ mod tests {
         let logs = Arc::new(LogStore::open(&dir.path().join("logs"), LogOptions::default(), &disk, &clock).unwrap().0);
         let (sender, observed) = mpsc::channel(8);
         let intake = Intake::new(Arc::new(metrics), Arc::clone(&logs), sender, &Telemetry::default());
-        let parts = AgentPush { clock, intake, logs, targets: Targets::default() };
-        Bed { parts, observed, _dir: dir }
+        let (belief_sender, belief) = watch::channel(Belief::default());
+        let parts = AgentPush { clock, intake, logs, targets: Targets::default(), belief };
+        Bed { parts, observed, belief: belief_sender, _dir: dir }
     }
 
     impl Bed {
@@ -233,6 +278,49 @@ mod tests {
         assert_eq!(bed.push(3, body).await.unwrap().seq, Some(3));
         let expected = Observation { sent: NOW - moment, received: NOW - moment, ..own };
         assert_eq!(bed.observed.recv().await.unwrap(), [expected]);
+    }
+
+    #[tokio::test]
+    async fn an_agent_is_told_whose_ports_to_try_and_its_clock_is_known() {
+        let mut bed = bed();
+        let member = |name: &str, host: &str| Member {
+            name: name.to_owned(),
+            host: host.to_owned(),
+            port: 5432,
+            rest_url: Some(format!("http://{name}:8008")),
+            ..Member::default()
+        };
+        let of = |name: &str, members| Cluster { name: name.to_owned(), members, ..Cluster::default() };
+        let clusters = vec![of("demo", vec![member("n1", "10.0.0.1"), member("n2", "fe::2")]), of("other", Vec::new())];
+        bed.belief.send_replace(Arc::new(clusters));
+        let status = AgentStatus {
+            clock_offset_seconds: Some(-3_600.0),
+            clock_offset_error_seconds: Some(0.01),
+            ..AgentStatus::default()
+        };
+        let push = Push {
+            agent: "a".to_owned(),
+            cluster: "demo".to_owned(),
+            member: "n1".to_owned(),
+            status: Some(status),
+            ..Push::default()
+        };
+        let body = Bytes::from(encode_push(&push));
+        let Ok(Json(answer)) = super::push(State(bed.parts.clone()), None, body).await else { panic!("refused") };
+        let addresses: Vec<_> =
+            answer.probe.iter().map(|target| (&*target.member, target.port.as_str(), &*target.address)).collect();
+        assert_eq!(
+            addresses,
+            [
+                ("n1", "postgres", "10.0.0.1:5432"),
+                ("n1", "rest", "n1:8008"),
+                ("n2", "postgres", "[fe::2]:5432"),
+                ("n2", "rest", "n2:8008")
+            ]
+        );
+        let observed = bed.observed.recv().await.unwrap();
+        assert_eq!(observed[0].source, Source::Agent { member: "n1".to_owned() });
+        assert_eq!(observed[0].claim, Claim::Clock(ClockOffset { seconds: 3_600.0, error_seconds: 0.01 }));
     }
 
     #[tokio::test]

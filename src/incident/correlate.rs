@@ -169,9 +169,9 @@ fn join(incident: &mut Incident, event: &Event, options: &CorrelatorOptions) {
     if incident.events.iter().any(|known| known.id == event.id) {
         return;
     }
-    let kind = event.fields.get("kind").map(String::as_str);
-    match (event.event.as_str(), kind) {
-        ("leader_lost", Some("expired")) => phase(incident, PhaseName::LeaseExpired, event.time),
+    let reason = event.fields.get("reason").map(String::as_str);
+    match (event.event.as_str(), reason) {
+        ("leader_lost", Some("lease_expired")) => phase(incident, PhaseName::LeaseExpired, event.time),
         ("leader_lost", Some("released")) => phase(incident, PhaseName::Released, event.time),
         ("leader_changed" | "leader_returned", _) => phase(incident, PhaseName::LockTaken, event.time),
         ("split_brain_ended", _) if event.fields.get("confirmed").is_some_and(|word| word == "true") => {
@@ -179,6 +179,8 @@ fn join(incident: &mut Incident, event: &Event, options: &CorrelatorOptions) {
             let before = incident.impact.split_brain_seconds.unwrap_or(0.0);
             incident.impact.split_brain_seconds = seconds.map(|seconds| seconds + before);
         }
+        ("writes_resumed", _) => outage_measured(incident, event),
+        ("leader_change_measured", _) => wal_measured(&mut incident.impact, event),
         _ => {}
     }
     incident.severity = incident.severity.max(event.severity);
@@ -188,6 +190,34 @@ fn join(incident: &mut Incident, event: &Event, options: &CorrelatorOptions) {
         incident.events_left_out += 1;
     }
     incident.title = story::title(incident);
+}
+
+fn number<T: std::str::FromStr>(event: &Event, name: &str) -> Option<T> {
+    event.fields.get(name)?.parse().ok()
+}
+
+/// WAL is a better witness than our looks at who takes writes: it replaces them.
+fn outage_measured(incident: &mut Incident, event: &Event) {
+    phase(incident, PhaseName::FirstWrite, event.time);
+    let impact = &mut incident.impact;
+    let (Some(seconds), Some(error)) =
+        (number::<f64>(event, "write_outage_seconds"), number::<f64>(event, "write_outage_error_seconds"))
+    else {
+        return;
+    };
+    let measured = impact.write_outage_error_seconds.unwrap_or(0.0);
+    let before = impact.write_outage_seconds.filter(|_| measured > 0.0).unwrap_or(0.0);
+    impact.write_outage_seconds = Some(before + seconds);
+    impact.write_outage_error_seconds = Some(measured + error);
+}
+
+fn wal_measured(impact: &mut Impact, event: &Event) {
+    let Some(bytes) = number::<u64>(event, "lost_wal_bytes") else { return };
+    impact.lost_wal_bytes = Some(impact.lost_wal_bytes.unwrap_or(0).saturating_add(bytes));
+    let range = event.fields.get("switch_lsn").zip(event.fields.get("old_leader_last_lsn"));
+    if let Some((from, to)) = range.filter(|_| bytes > 0) {
+        impact.lost_wal = Some(format!("{from}..{to}"));
+    }
 }
 
 /// Brings the incident's alerts up to date. Warnings belong to it when they began with it; critical ones always do.
@@ -314,7 +344,7 @@ fn progress(incident: &mut Incident, cluster: &Cluster, now: Timestamp, outage: 
             phase(incident, PhaseName::LastReplicaStreaming, now);
         }
     }
-    if let Some(seconds) = outage {
+    if let Some(seconds) = outage.filter(|_| incident.impact.write_outage_error_seconds.is_none()) {
         *incident.impact.write_outage_seconds.get_or_insert(0.0) += seconds;
     }
 }

@@ -136,7 +136,7 @@ fn lanes_of(incident: &Incident) -> Vec<Lane> {
     let start = incident.phases.first().map_or(incident.opened_at, |phase| phase.at);
     for event in &incident.events {
         let Some(member) = &event.member else { continue };
-        let old = event.fields.get("old").filter(|old| *old != member);
+        let old = event.fields.get("old_leader").filter(|old| *old != member);
         match event.event.as_str() {
             "leader_lost" => {
                 let lane = lanes.entry(member.clone()).or_default();

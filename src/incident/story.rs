@@ -12,15 +12,16 @@ pub(super) fn subject(event: &Event) -> String {
     let member = event.member.as_deref().unwrap_or("");
     match event.event.as_str() {
         "leader_lost" => {
-            let kind = match field(event, "kind") {
-                "expired" => " (lease expired)",
+            let reason = match field(event, "reason") {
+                "lease_expired" => " (lease expired)",
                 "released" => " (released)",
+                "deleted_by_hand" => " (deleted by hand)",
                 _ => "",
             };
-            format!("{member} lost the leader key{kind}")
+            format!("{member} lost the leader key{reason}")
         }
-        "leader_changed" if field(event, "old").is_empty() => format!("{member} took over"),
-        "leader_changed" => format!("{member} took over from {}", field(event, "old")),
+        "leader_changed" if field(event, "old_leader").is_empty() => format!("{member} took over"),
+        "leader_changed" => format!("{member} took over from {}", field(event, "old_leader")),
         "leader_returned" => format!("{member} took the leader key again"),
         "split_brain_confirmed" => format!("split brain of {}", field(event, "members").replace(',', " and ")),
         "split_brain_possible" => format!("split brain is possible: {member} cannot be seen"),
@@ -46,7 +47,7 @@ pub(super) fn title(incident: &Incident) -> String {
         let mut part = subject(event);
         if event.event == "leader_lost" {
             lost = event.member.as_deref().unwrap_or("");
-        } else if event.event == "leader_changed" && field(event, "old") == lost && !lost.is_empty() {
+        } else if event.event == "leader_changed" && field(event, "old_leader") == lost && !lost.is_empty() {
             part = format!("{} took over", event.member.as_deref().unwrap_or(""));
         }
         if !parts.contains(&part) && parts.len() < 6 {

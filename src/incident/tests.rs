@@ -1,6 +1,6 @@
 //! Incidents of scripted events and beliefs.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::incident::{Correlator, CorrelatorOptions, FiringAlert, IncidentChange, IncidentChangeKind};
@@ -41,24 +41,9 @@ fn member(name: &str, role: Role) -> Member {
         state: if role == Role::Replica { "streaming" } else { "running" }.to_owned(),
         writable: Some(role == Role::Primary),
         timeline: Some(1),
-        lag_bytes: None,
-        lag_seconds: None,
-        receive_lag_bytes: None,
-        lsn: None,
-        seen_at: None,
-        host: String::new(),
         port: 5432,
-        rest_url: None,
-        postgres_version: None,
-        patroni_version: None,
-        postmaster_start_time: None,
-        upstream: None,
-        replication_state: None,
-        pending_restart: None,
-        tags: BTreeMap::new(),
-        connections: None,
         present: true,
-        sources: Vec::new(),
+        ..Member::default()
     }
 }
 
@@ -67,19 +52,13 @@ fn belief(health: Health, leader: Option<&str>) -> Cluster {
     Cluster {
         name: "demo".to_owned(),
         health,
-        reasons: Vec::new(),
         leader: leader.map(str::to_owned),
         writable: leader.into_iter().map(str::to_owned).collect(),
         timeline: Some(1),
-        system_identifier: None,
         paused: Some(false),
         failsafe: Some(false),
-        sync_mode: None,
-        split_brain: None,
-        lock: None,
-        dcs: None,
-        config: None,
         members: ["n1", "n2", "n3"].map(|name| member(name, role(name))).into(),
+        ..Cluster::default()
     }
 }
 
@@ -132,13 +111,18 @@ fn a_failover_opens_once_and_settles_once() {
     let mut story = Story::new();
     story.believe(0..10, &belief(Health::Ok, Some("n1")));
     // A switchover before, and trouble that was over: no part of it.
-    story.event(event(1, "leader_changed", "n1", &[("old", "n2"), ("planned", "true")]));
+    story.event(event(1, "leader_changed", "n1", &[("old_leader", "n2"), ("planned", "true")]));
     story.event(event(2, "lease_not_renewed", "n1", &[]));
     story.event(event(3, "lease_renewed", "n1", &[]));
     story.event(event(3, "primary_restarted_in_place", "n1", &[]));
     story.event(event(4, "rest_down", "n1", &[]));
-    story.event(event(10, "leader_lost", "n1", &[("kind", "expired"), ("old", "n1"), ("planned", "false")]));
-    story.event(event(12, "leader_changed", "n2", &[("old", "n1"), ("new", "n2"), ("planned", "false")]));
+    story.event(event(
+        10,
+        "leader_lost",
+        "n1",
+        &[("reason", "lease_expired"), ("old_leader", "n1"), ("planned", "false")],
+    ));
+    story.event(event(12, "leader_changed", "n2", &[("old_leader", "n1"), ("new_leader", "n2"), ("planned", "false")]));
     story.alert(13, "NoLeader", EventSeverity::Critical, true);
     story.believe(10..13, &belief(Health::Critical, None));
     // n1 still streams from itself, so to say: it has not seen the new timeline.
@@ -178,7 +162,7 @@ fn a_planned_switchover_opens_nothing() {
     story.believe(0..5, &belief(Health::Ok, Some("n1")));
     story.event(event(5, "switchover_requested", "", &[]));
     story.believe(5..8, &belief(Health::Warning, None));
-    story.event(event(8, "leader_changed", "n2", &[("old", "n1"), ("planned", "true")]));
+    story.event(event(8, "leader_changed", "n2", &[("old_leader", "n1"), ("planned", "true")]));
     story.event(event(8, "switchover_completed", "n2", &[]));
     story.believe(8..200, &belief(Health::Ok, Some("n2")));
     assert_eq!(story.changes, []);
@@ -269,8 +253,8 @@ fn a_possible_split_brain_opens_when_it_lasts() {
 #[test]
 fn a_degraded_but_stable_cluster_settles_after_ten_minutes() {
     let mut story = Story::new();
-    story.event(event(1, "leader_lost", "n1", &[("kind", "expired")]));
-    story.event(event(3, "leader_changed", "n2", &[("old", "n1"), ("planned", "false")]));
+    story.event(event(1, "leader_lost", "n1", &[("reason", "lease_expired")]));
+    story.event(event(3, "leader_changed", "n2", &[("old_leader", "n1"), ("planned", "false")]));
     story.believe(3..590, &belief(Health::Warning, Some("n2")));
     assert_eq!(story.kinds(), [IncidentChangeKind::Opened]);
     story.believe(590..610, &belief(Health::Warning, Some("n2")));
@@ -292,7 +276,7 @@ fn relapses_join_and_health_must_be_unbroken() {
     story.believe(1..20, &belief(Health::Critical, None));
     story.event(event(20, "dcs_quorum_restored", "", &[]));
     story.believe(20..45, &belief(Health::Ok, Some("n1")));
-    story.event(event(45, "leader_lost", "n1", &[("kind", "released")]));
+    story.event(event(45, "leader_lost", "n1", &[("reason", "released")]));
     story.believe(45..50, &belief(Health::Critical, None));
     story.event(event(50, "leader_returned", "n1", &[]));
     story.believe(50..79, &belief(Health::Ok, Some("n1")));
@@ -304,7 +288,7 @@ fn relapses_join_and_health_must_be_unbroken() {
 #[test]
 fn it_survives_a_restart_and_ignores_repeated_events() {
     let mut story = Story::new();
-    let lost = event(1, "leader_lost", "n1", &[("kind", "expired")]);
+    let lost = event(1, "leader_lost", "n1", &[("reason", "lease_expired")]);
     story.event(lost.clone());
     let kept = serde_json::to_string(story.correlator.memory()).unwrap();
     story.correlator = Correlator::restore(CorrelatorOptions::default(), serde_json::from_str(&kept).unwrap());
@@ -354,7 +338,7 @@ fn it_is_bounded() {
 #[test]
 fn its_json_has_the_names_of_the_contract() {
     let mut story = Story::new();
-    story.event(event(1, "leader_lost", "n1", &[("kind", "expired")]));
+    story.event(event(1, "leader_lost", "n1", &[("reason", "lease_expired")]));
     let json = serde_json::to_value(&story.changes[0].incident).unwrap();
     for name in ["id", "cluster", "title", "severity", "state", "opened_at", "settled_at", "causes", "phases", "impact"]
     {

@@ -3,9 +3,12 @@
 //! `None` means unknown. "Two writable members" and "nobody knows" are states here, never errors and never guesses.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::model::leadership::FailoverRequest;
+use crate::model::observation::{FailureKind, Port};
 use crate::model::{EventSeverity, Lsn, Timestamp};
 
 /// Overall state of a cluster.
@@ -78,11 +81,27 @@ pub struct Cluster {
     pub failsafe: Option<bool>,
     /// `off`, `on` or `quorum`.
     pub sync_mode: Option<String>,
+    /// `host:port` of the cluster that this one follows as a standby cluster; the port is left out when it is not
+    /// configured.
+    #[serde(default)]
+    pub standby_of: Option<String>,
     pub split_brain: Option<SplitBrain>,
     pub lock: Option<Lock>,
     pub dcs: Option<Dcs>,
     pub config: Option<HaConfig>,
+    /// When a leader that the DCS does not confirm must have given up.
+    #[serde(default)]
+    pub demotion: Option<Demotion>,
+    /// Who would take over now; `None` before anybody led.
+    #[serde(default)]
+    pub readiness: Option<Readiness>,
+    /// What operators asked for through the `failover` key, oldest first.
+    #[serde(default)]
+    pub requests: Vec<FailoverRequest>,
     pub members: Vec<Member>,
+    /// Which agents can reach whose ports.
+    #[serde(default)]
+    pub reachability: Vec<Reach>,
 }
 
 impl Cluster {
@@ -98,6 +117,7 @@ impl Cluster {
             lag_bytes: None,
             lag_seconds: None,
             receive_lag_bytes: None,
+            upstream_lag_bytes: None,
             ..member.clone()
         };
         Self {
@@ -106,8 +126,49 @@ impl Cluster {
             leader: None,
             writable: Vec::new(),
             lock: None,
+            demotion: None,
+            readiness: None,
+            reachability: Vec::new(),
             members: self.members.iter().map(member).collect(),
             ..self.clone()
+        }
+    }
+}
+
+/// Whether the host of one member can connect to a port of another.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reach {
+    /// The member whose agent tried.
+    pub from: String,
+    pub target: String,
+    pub port: Port,
+    pub reachable: bool,
+    /// How it failed.
+    pub failure: Option<FailureKind>,
+    pub seen_at: Timestamp,
+}
+
+/// Why all sources of a member are silent: `reason` of the event `member_lost`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LostReason {
+    /// Agents reach it: it is our own view that is cut off.
+    MonitorCutOff,
+    /// The host answers that nothing listens there.
+    Down,
+    /// No agent of another member reaches it either.
+    UnreachableFromAll,
+    /// Only we tried, and got no answer.
+    Unknown,
+}
+
+impl LostReason {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::MonitorCutOff => "monitor_cut_off",
+            Self::Down => "down",
+            Self::UnreachableFromAll => "unreachable_from_all",
+            Self::Unknown => "unknown",
         }
     }
 }
@@ -192,6 +253,63 @@ pub struct HaConfig {
     pub loop_wait: Option<u32>,
     pub retry_timeout: Option<u32>,
     pub maximum_lag_on_failover: Option<u64>,
+    #[serde(default)]
+    pub failsafe_mode: Option<bool>,
+    /// Synchronous mode never falls back to asynchronous.
+    #[serde(default)]
+    pub synchronous_mode_strict: Option<bool>,
+    /// A candidate must be on the last known timeline.
+    #[serde(default)]
+    pub check_timeline: Option<bool>,
+}
+
+/// Who would win if the leader failed now, by Patroni's own rules.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Readiness {
+    /// `None`: nobody could take over, or we cannot tell; `blockers` says why.
+    pub candidate: Option<String>,
+    /// What the candidate has not received: the WAL that would be lost.
+    pub lag_bytes: Option<u64>,
+    /// What keeps everybody from taking over.
+    pub blockers: Vec<String>,
+    /// All other members, the best first.
+    pub candidates: Vec<Candidate>,
+}
+
+/// A member as a successor of the leader.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Candidate {
+    pub member: String,
+    pub lag_bytes: Option<u64>,
+    /// Why Patroni would not let it; empty when it may.
+    pub blockers: Vec<String>,
+    /// Why it had better not, though Patroni would let it.
+    pub risks: Vec<String>,
+}
+
+/// Why a leader is expected to give up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DemotionBasis {
+    /// The DCS has no quorum: nobody can renew the key.
+    QuorumLost,
+    /// We cannot read the DCS; the leader's Patroni may be able to.
+    DcsBlind,
+    /// The DCS works and the lease is not renewed: the leader's Patroni is dead, hung or cut off.
+    LeaseNotRenewed,
+}
+
+/// When a leader that the DCS no longer confirms must have demoted itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Demotion {
+    pub member: String,
+    pub basis: DemotionBasis,
+    /// A Patroni that lives and cannot reach its DCS begins to stop PostgreSQL by then.
+    pub due_at: Timestamp,
+    /// When the lease ends by its last reading, after which another member may take the key.
+    pub lease_ends_at: Option<Timestamp>,
+    /// False: failsafe mode may keep it, or its Patroni may be dead, or may see a DCS that we do not see.
+    pub certain: bool,
 }
 
 /// The belief about one member.
@@ -206,6 +324,17 @@ pub struct Member {
     pub lag_bytes: Option<u64>,
     pub lag_seconds: Option<f64>,
     pub receive_lag_bytes: Option<u64>,
+    /// Behind the member that it streams from, for cascading replicas.
+    #[serde(default)]
+    pub upstream_lag_bytes: Option<u64>,
+    /// Replay is delayed on purpose by so long; lag is judged without it.
+    #[serde(default)]
+    pub apply_delay_seconds: Option<f64>,
+    /// How far the clock of its host is ahead of ours, and how wrong that may be.
+    #[serde(default)]
+    pub clock_skew_seconds: Option<f64>,
+    #[serde(default)]
+    pub clock_skew_error_seconds: Option<f64>,
     pub lsn: Option<Lsn>,
     pub seen_at: Option<Timestamp>,
     pub host: String,
@@ -222,6 +351,15 @@ pub struct Member {
     /// False: it left the DCS and is still watched at its last known address.
     pub present: bool,
     pub sources: Vec<SourceView>,
+}
+
+impl Member {
+    /// A time by the clock of this member's host, such as that of a log line, on our clock, and how wrong that may be.
+    /// Without it, times of two hosts must not be compared.
+    pub fn on_our_clock(&self, node_time: Timestamp) -> Option<(Timestamp, Duration)> {
+        let (skew, error) = (self.clock_skew_seconds?, self.clock_skew_error_seconds?);
+        Some((node_time.shifted(-skew), Duration::try_from_secs_f64(error).ok()?))
+    }
 }
 
 /// What one source last said about a member.

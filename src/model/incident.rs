@@ -171,15 +171,22 @@ pub enum PhaseName {
 /// What it cost. `None` means not measured.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Impact {
-    /// Seconds in which no member was seen to take writes, by our own probes. Clients behind a proxy may wait longer.
+    /// Seconds without writes: from the last answer that showed new WAL to the first that did again or, in an idle
+    /// cluster, in which no member was seen to take writes. Clients behind a proxy may wait longer.
     #[serde(default)]
     pub write_outage_seconds: Option<f64>,
+    /// How wrong that may be; only known when it was measured by WAL.
+    #[serde(default)]
+    pub write_outage_error_seconds: Option<f64>,
     /// Seconds in which two members took writes.
     #[serde(default)]
     pub split_brain_seconds: Option<f64>,
-    /// WAL that may be lost, as `FROM..TO`.
+    /// WAL of an old leader that is not on the new timeline, as `FROM..TO`, as far as it was seen.
     #[serde(default)]
     pub lost_wal: Option<String>,
+    /// Its bytes, over all changes; 0 only when that is proven, `None` while it is not known.
+    #[serde(default)]
+    pub lost_wal_bytes: Option<u64>,
 }
 
 /// An alert of the cluster that fired while the incident was open.

@@ -56,6 +56,10 @@ pub enum Claim {
     Lease(LeaseStatus),
     /// One DCS member about itself.
     DcsHealth(DcsHealth),
+    /// How far the clock of the member's host is from ours, as its agent measured it.
+    Clock(ClockOffset),
+    /// Which ports of the members the host of an agent can reach.
+    Reach(Vec<PortProbe>),
     /// The attempt failed.
     Failed(Failure),
 }
@@ -97,6 +101,9 @@ pub struct PatroniStatus {
     pub pause: bool,
     pub cluster_unlocked: bool,
     pub failsafe_mode_is_active: bool,
+    /// A watchdog is required and cannot be used: this member must not lead.
+    #[serde(default)]
+    pub watchdog_failed: bool,
     pub sync_standby: bool,
     pub quorum_standby: bool,
     pub pending_restart: bool,
@@ -146,6 +153,8 @@ pub struct PostgresStatus {
     pub server_version: Option<u32>,
     /// The server's clock when it answered.
     pub server_now: Option<Timestamp>,
+    /// `recovery_min_apply_delay`: replay waits for so long after each commit.
+    pub apply_delay_seconds: Option<f64>,
     pub receiver: Option<WalReceiver>,
     pub senders: Vec<WalSender>,
     pub slots: Vec<Slot>,
@@ -229,6 +238,42 @@ pub struct LeaseStatus {
     /// Seconds left; -1 when the lease is gone.
     pub ttl_seconds: i64,
     pub granted_ttl_seconds: i64,
+}
+
+/// A port that every member has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Port {
+    Postgres,
+    Rest,
+}
+
+impl Port {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Postgres => "postgres",
+            Self::Rest => "rest",
+        }
+    }
+}
+
+/// One attempt to connect to a member's port; nothing is sent over the connection.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortProbe {
+    /// The member.
+    pub target: String,
+    pub port: Port,
+    /// `None`: the connection was accepted.
+    pub failure: Option<FailureKind>,
+}
+
+/// A clock against ours.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ClockOffset {
+    /// Positive when the other clock is ahead.
+    pub seconds: f64,
+    /// The true offset is at most this far from `seconds`.
+    pub error_seconds: f64,
 }
 
 /// One DCS member's own view.

@@ -64,6 +64,13 @@ impl Timestamp {
         Duration::from_nanos(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
     }
 
+    /// Later by `seconds`, or earlier when they are negative; saturates.
+    #[must_use]
+    #[expect(clippy::cast_possible_truncation, reason = "float to int casts saturate, which is what is wanted")]
+    pub fn shifted(self, seconds: f64) -> Self {
+        Self(self.0.saturating_add((seconds * 1e9).round() as i64))
+    }
+
     /// Parses RFC 3339, any offset.
     pub fn parse_rfc3339(text: &str) -> Result<Self, ParseTimestampError> {
         let error = || ParseTimestampError { text: text.to_owned() };

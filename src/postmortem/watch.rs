@@ -266,19 +266,13 @@ impl Watch {
         }
         let severity = if planned == "true" { EventSeverity::Notice } else { EventSeverity::Critical };
         let text = format!("{member} took over from {old}");
-        let fields = [
-            ("old", old.as_str()),
-            ("new", member),
-            ("old_leader", &old),
-            ("new_leader", member),
-            ("planned", planned),
-        ];
+        let fields = [("old_leader", old.as_str()), ("new_leader", member), ("planned", planned)];
         self.tell_with(record, ("leader_changed", Some(member)), severity, (text, &fields));
         // The next change needs a request of its own.
         self.moved_at = self.asked_at.take().map(|_| record.at);
     }
 
-    fn loses(&mut self, record: &LogRecord, member: &str, (kind, how): (&str, &str)) {
+    fn loses(&mut self, record: &LogRecord, member: &str, (reason, how): (&str, &str)) {
         if self.leader.as_deref() != Some(member) {
             return;
         }
@@ -292,7 +286,7 @@ impl Watch {
                 record,
                 ("leader_lost", Some(member)),
                 EventSeverity::Critical,
-                (text, &[("kind", kind), ("reason", kind)]),
+                (text, &[("reason", reason)]),
             );
         }
     }
@@ -426,24 +420,17 @@ impl Watch {
         Cluster {
             name: self.cluster.clone(),
             health,
-            reasons: Vec::new(),
             leader: self.leader.clone(),
             writable: writable.into_iter().collect(),
             timeline: self.timeline,
-            system_identifier: None,
             paused: Some(self.paused),
-            failsafe: None,
-            sync_mode: None,
-            split_brain: None,
-            lock: None,
-            dcs: None,
-            config: None,
             members: self
                 .members
                 .iter()
                 .filter(|(_, seen)| seen.lane.is_some())
                 .map(|(name, seen)| self.member(name, seen, is_dark))
                 .collect(),
+            ..Cluster::default()
         }
     }
 
@@ -459,24 +446,8 @@ impl Watch {
                 Some(LaneState::Replica | LaneState::Down) => (!is_dark).then_some(false),
             },
             timeline: seen.timeline,
-            lag_bytes: None,
-            lag_seconds: None,
-            receive_lag_bytes: None,
-            lsn: None,
-            seen_at: None,
-            host: String::new(),
-            port: 0,
-            rest_url: None,
-            postgres_version: None,
-            patroni_version: None,
-            postmaster_start_time: None,
-            upstream: None,
-            replication_state: None,
-            pending_restart: None,
-            tags: BTreeMap::new(),
-            connections: None,
             present: true,
-            sources: Vec::new(),
+            ..Member::default()
         }
     }
 }

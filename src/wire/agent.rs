@@ -14,6 +14,7 @@ use std::sync::Arc;
 use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
 
+use crate::model::observation::Port;
 use crate::model::{Batch, Labels, LogRecord, Observation, Sample, Timestamp};
 
 pub use codec::DecodeError;
@@ -70,6 +71,8 @@ pub struct AgentStatus {
     pub frames_refused: u64,
     /// The server's clock minus the agent's, as the agent measured it at its last push.
     pub clock_offset_seconds: Option<f64>,
+    /// How wrong that may be: half the time that the push took.
+    pub clock_offset_error_seconds: Option<f64>,
     pub files: Vec<FileStatus>,
     /// Problems that belong to no file, such as a path that matches nothing.
     pub errors: Vec<String>,
@@ -94,13 +97,28 @@ pub struct FileStatus {
     pub error: Option<String>,
 }
 
+/// Addresses in one answer at most.
+pub const PROBE_TARGETS_MAX: usize = 128;
+
+/// A port that the agent shall try to reach.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProbeTarget {
+    pub member: String,
+    pub port: Port,
+    /// `host:port`.
+    pub address: String,
+}
+
 /// The server's answer to a push.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PushAnswer {
     /// The highest frame number that is durable on the server; `None` when it has none of this generation.
     pub seq: Option<u64>,
     /// The server's clock when it answered.
     pub now: Option<Timestamp>,
+    /// What the agent shall try every few seconds from now on: the ports of its cluster's members.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub probe: Vec<ProbeTarget>,
 }
 
 /// Status of an answer that carries a [`FrameRefusal`].

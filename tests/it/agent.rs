@@ -14,16 +14,20 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::post;
 use daraji::agent::{AgentConfig, Inputs, SpoolConfig, start};
-use daraji::model::{LogRecord, Timestamp};
+use daraji::model::observation::{Claim, Port, PortProbe, Source};
+use daraji::model::{LogRecord, Observation, Timestamp};
 use daraji::platform::clock::Clock;
 use daraji::platform::tasks::TaskGroup;
-use daraji::wire::agent::{AgentStatus, PUSH_PATH, PushAnswer, decode_batch, decode_push};
+use daraji::wire::agent::{AgentStatus, PUSH_PATH, ProbeTarget, PushAnswer, decode_batch, decode_push};
 use parking_lot::Mutex;
 
 /// What a server keeps of the pushes it got.
 #[derive(Debug, Default)]
 pub(crate) struct Received {
     pub(crate) records: Vec<LogRecord>,
+    pub(crate) observations: Vec<Observation>,
+    /// What the agent shall try to reach.
+    pub(crate) probe: Vec<ProbeTarget>,
     pub(crate) high: BTreeMap<(String, u64), u64>,
     pub(crate) status: Option<AgentStatus>,
     /// Refuse everything, as while the server is away.
@@ -81,11 +85,17 @@ fn accept(push_server: &PushServer, body: &[u8]) -> Response {
     let id = (push.agent.clone(), push.generation);
     for frame in &push.frames {
         if received.high.get(&id).is_none_or(|high| frame.seq > *high) {
-            received.records.extend(decode_batch(&frame.body).unwrap().logs);
+            let batch = decode_batch(&frame.body).unwrap();
+            received.records.extend(batch.logs);
+            received.observations.extend(batch.observations);
             received.high.insert(id.clone(), frame.seq);
         }
     }
-    let answer = PushAnswer { seq: received.high.get(&id).copied(), now: Some(Timestamp::from_secs(1)) };
+    let answer = PushAnswer {
+        seq: received.high.get(&id).copied(),
+        now: Some(Timestamp::from_secs(1)),
+        probe: received.probe.clone(),
+    };
     received.status = push.status.or(received.status.take());
     received.pushes += 1;
     if received.lose_every > 0 && received.pushes.is_multiple_of(received.lose_every) {
@@ -117,6 +127,28 @@ pub(crate) fn append(path: &Path, text: &str) {
 
 fn fault(name: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/logs").join(name)).unwrap()
+}
+
+#[tokio::test]
+async fn ports_that_the_server_names_are_tried() {
+    daraji::platform::tls::install();
+    let dir = tempfile::tempdir().unwrap();
+    let group = TaskGroup::new("test");
+    let push_server = PushServer::default();
+    let url = push_server.serve(&group).await;
+    let address = url.trim_start_matches("http://").to_owned();
+    push_server.0.lock().probe = vec![ProbeTarget { member: "n2".into(), port: Port::Rest, address }];
+    start(config(&url, dir.path(), &[]), Clock::system(), &group, Inputs::default()).await.unwrap();
+    push_server
+        .wait_for("the reach of n1", |received| {
+            let measured = |status: &AgentStatus| status.clock_offset_error_seconds.is_some();
+            !received.observations.is_empty() && received.status.as_ref().is_some_and(measured)
+        })
+        .await;
+    let observed = push_server.0.lock().observations.first().cloned().unwrap();
+    assert_eq!((observed.cluster.as_str(), observed.source), ("demo", Source::Agent { member: "n1".into() }));
+    assert_eq!(observed.claim, Claim::Reach(vec![PortProbe { target: "n2".into(), port: Port::Rest, failure: None }]));
+    group.stop(Duration::from_secs(5)).await;
 }
 
 #[tokio::test]

@@ -70,9 +70,10 @@ fn the_status_table_names_what_is_unknown() {
     assert_eq!(lines[0], "demo  health ok  leader n1  timeline 1");
     assert_eq!(lines[1], "  leader key: n1, expires in 25s (read 0s ago)");
     assert_eq!(lines[2], "  etcd: quorum, 3 of 3 members healthy");
-    assert!(lines[3].starts_with("  MEMBER  ROLE     STATE      WRITABLE  TL  LAG"), "{text}");
-    assert!(lines[4].starts_with("  n1      primary  running    yes       1   -"), "{text}");
-    assert!(lines[5].starts_with("  n2      replica  streaming  no        1   0 B"), "{text}");
+    assert_eq!(lines[3], "  failover: n2 would take over, 0 B behind");
+    assert!(lines[4].starts_with("  MEMBER  ROLE     STATE      WRITABLE  TL  LAG"), "{text}");
+    assert!(lines[5].starts_with("  n1      primary  running    yes       1   -"), "{text}");
+    assert!(lines[6].starts_with("  n2      replica  streaming  no        1   0 B"), "{text}");
     script.lose_host("n2");
     script.refuse_rest("n1");
     script.expire("n1");

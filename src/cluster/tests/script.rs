@@ -68,6 +68,10 @@ pub(super) struct Script {
     pub(super) lease_ttl: i64,
     /// Only Patroni's REST API and PostgreSQL are asked.
     pub(super) without_dcs: bool,
+    /// Seconds that the clock of a host is ahead.
+    pub(super) clock_ahead: BTreeMap<String, f64>,
+    /// `recovery_min_apply_delay`.
+    pub(super) apply_delay: BTreeMap<String, f64>,
     /// Bytes of WAL that each primary writes in a step.
     pub(super) wal_step: u64,
     pub(super) events: Vec<Event>,
@@ -106,6 +110,8 @@ impl Script {
             etcd_unhealthy: Vec::new(),
             lease_ttl: 25,
             without_dcs: false,
+            clock_ahead: BTreeMap::new(),
+            apply_delay: BTreeMap::new(),
             wal_step: 1_000,
             events: Vec::new(),
             taken: 0,
@@ -389,6 +395,8 @@ impl Script {
             server_version: Some(150_018),
             receiver,
             senders: followers.map(sender).collect(),
+            server_now: Some(self.now.shifted(self.clock_ahead.get(name).copied().unwrap_or(0.0) - 0.0025)),
+            apply_delay_seconds: self.apply_delay.get(name).copied(),
             connections: Some(8),
             ..PostgresStatus::default()
         }

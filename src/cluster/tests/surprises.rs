@@ -137,7 +137,7 @@ fn surprise_06_the_leader_is_lost_when_the_key_goes_not_when_the_lease_should_en
     assert!(!script.told().contains(&"leader_lost n1".to_owned()));
     script.expire("n1");
     script.run(0.5);
-    assert_eq!(script.event("leader_lost").fields["kind"], "expired");
+    assert_eq!(script.event("leader_lost").fields["reason"], "lease_expired");
 }
 
 /// 7: failsafe mode does not help a partitioned leader; what it says is told as Patroni's word.
@@ -237,7 +237,7 @@ fn surprise_10_a_backend_crash_keeps_the_start_time() {
     script.run(2.5);
     script.sql_fails.clear();
     script.run(4.0);
-    assert_eq!(script.take(), ["primary_interrupted n1"]);
+    assert_eq!(script.take(), ["primary_interrupted n1", "writes_resumed n1"]);
 }
 
 /// 11: a failed start gives the key away early: released, not expired.
@@ -249,7 +249,7 @@ fn surprise_11_a_released_key_is_told_from_an_expired_one() {
     script.release();
     script.run(0.5);
     let event = script.event("leader_lost");
-    assert_eq!((event.fields["kind"].as_str(), event.fields["planned"].as_str()), ("released", "false"));
+    assert_eq!((event.fields["reason"].as_str(), event.fields["planned"].as_str()), ("released", "false"));
     assert_eq!(event.severity, EventSeverity::Critical);
 }
 

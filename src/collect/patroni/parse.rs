@@ -72,6 +72,7 @@ pub(crate) fn status(body: &[u8]) -> Result<(PatroniStatus, Identity), PatroniPa
         dcs_last_seen: integer(&root, "dcs_last_seen").filter(|secs| *secs > 0).map(Timestamp::from_secs),
         pause: truth(&root, "pause"),
         cluster_unlocked: truth(&root, "cluster_unlocked"),
+        watchdog_failed: truth(&root, "watchdog_failed"),
         failsafe_mode_is_active: truth(&root, "failsafe_mode_is_active"),
         sync_standby: truth(&root, "sync_standby"),
         quorum_standby: truth(&root, "quorum_standby"),

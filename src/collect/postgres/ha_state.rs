@@ -122,6 +122,8 @@ fn statement(server_version: u32) -> String {
         'replay_paused', CASE WHEN r.rec THEN pg_is_wal_replay_paused() END, \
         'postmaster_start_time', pg_postmaster_start_time(), \
         'server_now', clock_timestamp(), \
+        'apply_delay_seconds', CASE WHEN r.rec THEN extract(epoch FROM \
+            current_setting('recovery_min_apply_delay', true)::interval)::float8 END, \
         'receiver', CASE WHEN w.pid IS NOT NULL THEN json_build_object('status', w.status, \
             'received_timeline', w.received_tli, 'flushed_lsn', w.{flushed}, 'latest_end_lsn', w.latest_end_lsn, \
             'last_message_at', w.last_msg_receipt_time, 'sender_host', w.sender_host, 'sender_port', w.sender_port, \
@@ -160,6 +162,7 @@ fn parse(body: &str) -> Result<PostgresStatus, CollectError> {
         system_identifier: None,
         server_version: None,
         server_now: time(&root, "server_now"),
+        apply_delay_seconds: root.get("apply_delay_seconds").and_then(Value::as_f64),
         receiver: root.get("receiver").filter(|receiver| receiver.is_object()).map(receiver),
         senders: list("senders").iter().take(ROWS_MAX).map(sender).collect(),
         slots: list("slots").iter().take(ROWS_MAX).map(slot).collect(),

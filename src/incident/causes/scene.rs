@@ -272,11 +272,11 @@ impl<'a> Reader<'a> {
     /// Who led when the trouble began, and who took over: by the judge's word, else by the logs'.
     fn name_leaders(&mut self) {
         let events = self.case.events;
-        let field = |event: &Event, names: [&str; 2]| names.iter().find_map(|name| event.fields.get(*name).cloned());
+        let field = |event: &Event, name: &str| event.fields.get(name).cloned();
         let changed = events.iter().find(|event| event.event == "leader_changed");
         let lost = events.iter().find(|event| event.event == "leader_lost").and_then(|event| event.member.clone());
-        let old = lost.or_else(|| changed.and_then(|event| field(event, ["old_leader", "old"])));
-        let new = changed.and_then(|event| field(event, ["new_leader", "new"]).or_else(|| event.member.clone()));
+        let old = lost.or_else(|| changed.and_then(|event| field(event, "old_leader")));
+        let new = changed.and_then(|event| field(event, "new_leader").or_else(|| event.member.clone()));
         let recent = |(at, _): &&(Timestamp, String)| at.0 >= self.scene.opened_at.0 - TAKEOVER_NS;
         let takeover = self.leaders.takeovers.iter().find(recent).or(self.leaders.takeovers.first());
         let anchor = takeover.map_or(self.scene.opened_at, |(at, _)| *at);

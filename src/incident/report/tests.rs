@@ -61,8 +61,8 @@ fn incident() -> Incident {
         phases: vec![Phase { name: PhaseName::Trigger, at: at(2) }, Phase { name: PhaseName::LockTaken, at: at(30) }],
         impact: Impact { write_outage_seconds: Some(28.0), ..Impact::default() },
         events: vec![
-            event("leader_lost", "n1", 5, &[("kind", "expired")]),
-            event("leader_changed", "n2", 30, &[("old", "n1")]),
+            event("leader_lost", "n1", 5, &[("reason", "lease_expired")]),
+            event("leader_changed", "n2", 30, &[("old_leader", "n1")]),
         ],
         alerts: Vec::new(),
         opener: None,
