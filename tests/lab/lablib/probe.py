@@ -62,6 +62,12 @@ def cluster(lab, asked=None):
     return None
 
 
+def dynamic_config(lab):
+    """The cluster's dynamic configuration; None if no Patroni answers."""
+    answers = each(lab.members, lambda member: http_json(lab, f"{lab.patroni_url(member)}/config"))
+    return next(filter(None, answers.values()), None)
+
+
 def patch_config(lab, changes):
     """Changes the cluster's dynamic configuration through the first member that takes it."""
     said = "no Patroni answers"
@@ -169,6 +175,18 @@ def etcd_get(lab, key, member):
         return None
     values = answer.get("kvs", [])
     return base64.b64decode(values[0]["value"]).decode() if values else ""
+
+
+def etcd_put(lab, key, value, members):
+    """Writes a key through the first member that takes it; returns whether one did."""
+    body = {name: base64.b64encode(text.encode()).decode() for name, text in (("key", key), ("value", value))}
+    return any(http(lab, f"{lab.etcd_url(member)}/v3/kv/put", method="POST", body=body, timeout=10)[0] == 200 for member in members)
+
+
+def etcd_alarm(lab, member, body):
+    """Asks for, raises or ends alarms; returns those that there are, e.g. [{"memberID": ID, "alarm": "NOSPACE"}]."""
+    answer = http_json(lab, f"{lab.etcd_url(member)}/v3/maintenance/alarm", method="POST", body=body)
+    return None if answer is None else answer.get("alarms", [])
 
 
 def leader_key(lab):
