@@ -11,7 +11,7 @@ import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 
 from . import net
-from .base import LabError, Pending, run
+from .base import LabError, NoEnd, Pending, run
 from .model import MONITOR, POSTGRES_PORT
 
 TIMEOUT = 2.5
@@ -219,8 +219,11 @@ def psql_argv(lab, member, database="postgres"):
 
 
 def sql(lab, member, statement, database="postgres", seconds=10):
-    """The output of a statement; None if it fails (`last_error` would not say more than PostgreSQL's log)."""
-    status, out, _ = run([*psql_argv(lab, member, database), "-c", statement], seconds, check=False)
+    """The output of a statement; None if it fails (PostgreSQL's log says why) or does not end in time."""
+    try:
+        status, out, _ = run([*psql_argv(lab, member, database), "-c", statement], seconds, check=False)
+    except NoEnd:
+        return None
     return out.strip() if status == 0 else None
 
 
