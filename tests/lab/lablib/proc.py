@@ -136,8 +136,11 @@ def postgres(lab, member):
     main = postmaster(lab, member)
     found = []
     for pid in _by_folder(lab, lab.data_dir(member)):
-        if _program(pid) == "postgres" and _stat(pid):
-            found.append(pid)
+        try:
+            if _program(pid) == "postgres" and _stat(pid):
+                found.append(pid)
+        except OSError:
+            continue  # it ended meanwhile
     return sorted(found, key=lambda pid: (pid != main, pid))
 
 

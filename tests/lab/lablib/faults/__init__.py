@@ -24,7 +24,8 @@ def inject(lab, name, member=None):
     time = now()
     did = fault.inject(lab, member)
     if isinstance(did, tuple):
-        did, time = did
+        did, time, *victim = did
+        member = victim[0] if victim else member
     record(lab, "fault", name, member, did, time)
     return f"{time} {name} {member}: {did}\nexpect  {fault.expect}\nheal    {fault.heal}: tests/lab/lab heal {lab.name}"
 

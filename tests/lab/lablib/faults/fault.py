@@ -16,7 +16,7 @@ class Fault:
     """One thing that can be broken.
 
     `inject(lab, member)` breaks it and returns what it did; with the time of the decisive step where it had to
-    prepare first. It leaves no state of its own: heal looks at the lab.
+    prepare first, and with the member where it hit another. It leaves no state of its own: heal looks at the lab.
     """
     name: str
     target: str  # the member that it hits unless told otherwise; a word of `default_target`

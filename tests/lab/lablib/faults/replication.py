@@ -57,7 +57,7 @@ def sync_standby_loss(lab, _member):
     """Whom it hits is what Patroni has chosen."""
     victim = enter_sync_mode(lab)[0]
     time = now()
-    return f"synchronous_mode is on; on the synchronous standby {victim}: {kill_member(lab, victim)}", time
+    return f"synchronous_mode is on; on the synchronous standby: {kill_member(lab, victim)}", time, victim
 
 
 def sync_strict_alone(lab, member):
