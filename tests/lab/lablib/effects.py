@@ -240,7 +240,7 @@ def after_connections_exhausted(lab, before):
 
 
 def after_wrong_hba(lab, before):
-    expect_logged(lab, before, before.leader, "pg_hba.conf rejects replication connection")
+    expect_logged(lab, before, before.leader, "no pg_hba.conf entry for replication connection")
     if probe.must_sql(lab, before.leader, "select count(*) from pg_stat_replication") != "0":
         raise Failed("a replica streams")
     same_leader(lab, before)

@@ -150,7 +150,7 @@ def repair_postgres(lab, member, did):
     """What was changed inside one PostgreSQL, as far as it answers."""
     hba = lab.data_dir(member) / "pg_hba.conf"
     reload = False
-    if hba.exists() and "reject" in hba.read_text():
+    if hba.exists() and not all(line in hba.read_text() for line in settings.HBA):
         write_file(hba, settings.hba_text(), mode=0o600, owner="postgres")
         did(f"{member}: pg_hba.conf restored")
         reload = True

@@ -74,10 +74,10 @@ def connections_exhausted(lab, member):
 
 def wrong_hba(lab, member):
     path = lab.data_dir(member) / "pg_hba.conf"
-    write_file(path, settings.hba_text(refuse_replication=True), mode=0o600, owner="postgres")
+    write_file(path, settings.hba_text(without="replicator"), mode=0o600, owner="postgres")
     probe.must_sql(lab, member, "select pg_reload_conf()")
     probe.must_sql(lab, member, "select count(pg_terminate_backend(pid)) from pg_stat_replication")
-    return "pg_hba.conf refuses replication from now on, and the streams that were there were ended"
+    return "pg_hba.conf has no line for replication any more, and the streams that were there were ended"
 
 
 FAULTS = [
@@ -97,7 +97,7 @@ FAULTS = [
     Fault("connections-exhausted", "leader", "an application takes all connections",
           "new connections are refused (53300); Patroni, replicas and sessions that are there go on: no failover",
           "ends the application", connections_exhausted),
-    Fault("wrong-hba", "leader", "pg_hba.conf is changed so that it refuses replication",
+    Fault("wrong-hba", "leader", "somebody loses the line for replication in pg_hba.conf",
           "no replica streams any more, and each tries every 5 s; the leader and its clients go on",
           "restores pg_hba.conf", wrong_hba),
 ]
