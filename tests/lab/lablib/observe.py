@@ -106,7 +106,11 @@ class Mailboxes:
         self.directory = settings.messages_dir(lab)
 
     def webhooks(self):
-        return [json.loads(path.read_text()) for path in sorted(self.directory.glob("webhook-*.json"))]
+        return [post for _, post in self.webhook_times()]
+
+    def webhook_times(self):
+        """(time of arrival, content) of each."""
+        return [(path.stat().st_mtime, json.loads(path.read_text())) for path in sorted(self.directory.glob("webhook-*.json"))]
 
     def mail_subjects(self):
         mails = [email.message_from_bytes(path.read_bytes(), policy=email.policy.default)

@@ -125,6 +125,28 @@ def table(cases, results):
     return rows
 
 
+def middle(values):
+    known = [value for value in values if value is not None]
+    return f"{statistics.median(known):.1f}" if known else "-"
+
+
+def beside(cases, results):
+    """The server and the baseline on the same faults in the same runs; no rows where the baseline never ran."""
+    rows = []
+    for case in cases:
+        runs = [row for row in results.of(case) if row.get("baseline")]
+        if not runs:
+            continue
+        theirs = [row["baseline"] for row in runs]
+        named = sorted({row["causes"][0][0] for row in runs if row["causes"]})
+        rows.append((case["fault"], case["member"], middle([row["detected_s"] for row in runs]), middle([row["told_s"] for row in runs]),
+                     counts([row["openings"] for row in runs]), ", ".join(named) or "-",
+                     middle([one["fired_s"] for one in theirs]), middle([one["told_s"] for one in theirs]),
+                     counts([one["messages"] for one in theirs]), ", ".join(sorted({name for one in theirs for name in one["alerts"]})) or "-"))
+    head = ("FAULT", "ON", "DETECTED", "TOLD", "MESSAGES", "CAUSE", "| FIRED", "TOLD", "MESSAGES", "ALERTS")
+    return [head, *rows] if rows else []
+
+
 def summary(cases, results):
     """The goals, and how far they are met."""
     pairs = [(case, row) for case in cases for row in results.of(case) if not row.get("error") and not row.get("left_out")]

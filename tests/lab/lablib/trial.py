@@ -6,6 +6,7 @@ from datetime import datetime
 
 from . import faults, heal, probe, report
 from .base import LabError, Pending, Progress, wait_for
+from .baseline import BaselineWatch
 from .observe import firing
 
 OBSERVE_S = 60
@@ -19,14 +20,15 @@ INCIDENT_ALERT = "Incident"
 class Watch:
     """What the server says while a fault goes on, looked at every second; with the time of each change."""
 
-    def __init__(self, lab, server, since):
-        self.lab, self.server, self.since = lab, server, since
+    def __init__(self, lab, world, since):
+        self.lab, self.server, self.since = lab, world.server, since
+        self.baseline = BaselineWatch(world.baseline) if world.baseline else None
         self.alerts = {}    # name: first seen firing
         self.openings = {}  # incident: first seen
         self.verdicts = []  # (time, incident, first cause or None, its confidence)
         self.incidents = []
         self.stop = threading.Event()
-        self.before = set(firing(server))
+        self.before = set(firing(self.server))
         self.thread = threading.Thread(target=self._run, daemon=True)
         self.thread.start()
 
@@ -38,6 +40,8 @@ class Watch:
                 continue  # the next look may work; one that never does shows in what is missing
 
     def look(self):
+        if self.baseline:
+            self.baseline.look()
         now = time.time()
         for name in firing(self.server):
             if name not in self.before:
@@ -103,10 +107,12 @@ def run(lab, world, case, number, progress=None):
     progress = progress or Progress()
     server, witness, boxes = world.server, world.witness, world.boxes
     wait_calm(lab, server, boxes, progress)
+    if world.baseline:
+        wait_for("the baseline's alerts to end", lambda: not world.baseline.firing(), CALM_S, progress, interval=2)
     member = choose(lab, case["member"], number)
     posts_before, mails_before = boxes.counts()
     progress.say(f"{case['fault']} on {member} ({case['member']}), run {number}")
-    watch = Watch(lab, server, time.time())
+    watch = Watch(lab, world, time.time())
     heal_error = None
     try:
         faults.inject(lab, case["fault"], member)
@@ -125,8 +131,9 @@ def run(lab, world, case, number, progress=None):
     events = [(at, event) for at, event in server.seen if at >= started and event["cluster"] == lab.name]
     seen = {"fault": case["fault"], "role": case["member"], "run": number, "member": entry["member"], "at": entry["time"],
             "did": entry["did"], "fault_s": round(healed_at - started, 1), "heal_error": heal_error}
-    return {**seen, **detection(watch, witness, events, started, healed_at), **told(watch, boxes, posts_before, mails_before),
-            **verdict(watch, case, started)}
+    beside = {"baseline": watch.baseline.seen(started)} if watch.baseline else {}
+    return {**seen, **detection(watch, witness, events, started, healed_at), **told(watch, boxes, (posts_before, mails_before), started),
+            **verdict(watch, case, started), **beside}
 
 
 def settle(lab, server, progress):
@@ -165,16 +172,17 @@ def since(at, started):
     return None if at is None else round(at - started, 2)
 
 
-def told(watch, boxes, posts_before, mails_before):
+def told(watch, boxes, before, started):
     """Incidents and messages."""
-    posts = boxes.webhooks()[posts_before:]
+    posts = boxes.webhooks()[before[0]:]
     firing_posts = [post for post in posts if post["status"] == "firing"]
+    first = next((at for at, post in boxes.webhook_times()[before[0]:] if post["status"] == "firing"), None)
     names = sorted({alert["labels"]["alertname"] for post in posts for alert in post["alerts"]})
     # One that says no more than the alert that opened it is that alert.
     own = [row for row in watch.incidents if row.get("is_ha", True)]
     return {"incidents": len(watch.incidents), "ha_incidents": len(own), "alerts": sorted(watch.alerts), "told": names,
-            "openings": len(firing_posts), "closings": len(posts) - len(firing_posts), "mails": boxes.counts()[1] - mails_before,
-            "threads": len({post["groupKey"] for post in posts})}
+            "openings": len(firing_posts), "closings": len(posts) - len(firing_posts), "mails": boxes.counts()[1] - before[1],
+            "told_s": since(first, started), "threads": len({post["groupKey"] for post in posts})}
 
 
 def verdict(watch, case, started):
