@@ -74,7 +74,7 @@ def choose_network(options, progress):
         options["net"] = "namespaces" if permitted else "loopback"
         if not permitted:
             progress.say(f"network namespaces are not permitted here ({why[-150:]}): falling back to loopback addresses; "
-                         "partition-leader does not work there, and host-loss only kills")
+                         "faults of the network do not work there, and host-loss only kills")
     return options
 
 
