@@ -5,6 +5,7 @@ import statistics
 import subprocess
 
 from .base import HOME, LabError
+from .model import write_file
 
 OUTCOMES = ("incident", "alerts", "notice", "nothing")
 
@@ -43,6 +44,12 @@ class Results:
     def __init__(self, path):
         self.path = path
         self.rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+    def forget_failures(self):
+        """Takes runs that came to no result off the file: they are to be done again."""
+        self.rows = [row for row in self.rows if not row.get("error")]
+        if self.path.exists():
+            write_file(self.path, "".join(json.dumps(row) + "\n" for row in self.rows))
 
     def has(self, case, number):
         return any((row["fault"], row["role"], row["run"]) == (case["fault"], case["member"], number) for row in self.rows)
@@ -170,6 +177,10 @@ def summary(cases, results):
         f"\n  {row['fault']} on {row['role']}, run {row['run']}: {', '.join(row['ever_wrong'])}" for row in ever))
     if calm:
         lines.append(f"faults that are no incident: {sum(not row['ha_incidents'] for _, row in calm)} of {len(calm)} opened none")
+    finals = [row["after_evidence_s"] for _, row in incidents if row.get("after_evidence_s") is not None]
+    if finals:
+        lines.append(f"verdict final after the last evidence before it: median {statistics.median(finals):.1f} s, largest {max(finals):.1f} s "
+                     f"({sum(delay <= 10 for delay in finals)} of {len(finals)} within 10 s)")
     delays = [row["after_sign_s"] for _, row in pairs if row["after_sign_s"] is not None]
     if delays:
         lines.append(f"first sign to first word: median {statistics.median(delays):.1f} s, largest {max(delays):.1f} s "

@@ -1,7 +1,7 @@
 """One run of one fault against a running server: inject, look, heal, look again, and say what was seen."""
 
-import time
 import threading
+import time
 from datetime import datetime
 
 from . import faults, heal, probe, report
@@ -11,10 +11,11 @@ from .observe import firing
 
 OBSERVE_S = 60
 CALM_S = 300
+HEAL_S = 240
 # An incident settles 30 s after the cluster is well, and its closing message waits for the group's interval.
 SETTLE_S = 180
 QUIET_S = 12
-INCIDENT_ALERT = "Incident"
+LATE_S = 35
 
 
 class Watch:
@@ -102,38 +103,45 @@ def choose(lab, role, number):
     return replicas[number % len(replicas)]
 
 
-def run(lab, world, case, number, progress=None):
+def run(world, case, number, progress=None):
     """Runs one fault to its end and returns what was seen, as one flat record."""
     progress = progress or Progress()
-    server, witness, boxes = world.server, world.witness, world.boxes
+    lab, server, boxes = world.lab, world.server, world.boxes
     wait_calm(lab, server, boxes, progress)
     if world.baseline:
         wait_for("the baseline's alerts to end", lambda: not world.baseline.firing(), CALM_S, progress, interval=2)
     member = choose(lab, case["member"], number)
-    posts_before, mails_before = boxes.counts()
+    before = boxes.counts()
     progress.say(f"{case['fault']} on {member} ({case['member']}), run {number}")
     watch = Watch(lab, world, time.time())
-    heal_error = None
     try:
-        faults.inject(lab, case["fault"], member)
-        entry = report.faults(lab)[-1]
-        started = seconds_of(entry["time"])
-        watch.since = started
-        time.sleep(max(0.0, started + case.get("observe_s", OBSERVE_S) - time.time()))
+        entry, healed_at, heal_error = break_and_heal(lab, case, member, watch)
+        settle(lab, server, progress)
     finally:
-        healed_at = time.time()
-        try:
-            heal.heal(lab, 240, Progress(quiet=True))
-        except LabError as error:
-            heal_error = str(error)
-    settle(lab, server, progress)
-    watch.end()
+        watch.end()
+    started = watch.since
     events = [(at, event) for at, event in server.seen if at >= started and event["cluster"] == lab.name]
     seen = {"fault": case["fault"], "role": case["member"], "run": number, "member": entry["member"], "at": entry["time"],
             "did": entry["did"], "fault_s": round(healed_at - started, 1), "heal_error": heal_error}
     beside = {"baseline": watch.baseline.seen(started)} if watch.baseline else {}
-    return {**seen, **detection(watch, witness, events, started, healed_at), **told(watch, boxes, (posts_before, mails_before), started),
-            **verdict(watch, case, started), **beside}
+    return {**seen, **detection(watch, world.witness, events, healed_at), **told(watch, boxes, before), **verdict(watch, case), **beside}
+
+
+def break_and_heal(lab, case, member, watch):
+    """(record of the fault, time of the heal, what went wrong with the heal). The watch learns when it began."""
+    heal_error = None
+    try:
+        faults.inject(lab, case["fault"], member)
+        entry = report.faults(lab)[-1]
+        watch.since = seconds_of(entry["time"])
+        time.sleep(max(0.0, watch.since + case.get("observe_s", OBSERVE_S) - time.time()))
+    finally:
+        healed_at = time.time()
+        try:
+            heal.heal(lab, HEAL_S, Progress(quiet=True))
+        except LabError as error:
+            heal_error = str(error)
+    return entry, healed_at, heal_error
 
 
 def settle(lab, server, progress):
@@ -148,16 +156,17 @@ def settle(lab, server, progress):
         wait_for("everything to settle", settled, SETTLE_S, progress, interval=1)
     except LabError as error:
         progress.say(str(error))
-    time.sleep(35)  # what would come late and too much
+    time.sleep(LATE_S)  # what would come late and too much
 
 
-def detection(watch, witness, events, started, healed_at):
+def detection(watch, witness, events, healed_at):
     """When it could be seen, and when the server told it."""
+    started = watch.since
     signs = [record for record in witness.records(started - 0.02) if record["at"] < healed_at]
-    told = [(at, f"event {event['event']}") for at, event in events if at < healed_at]
-    told += [(at, f"alert {name}") for name, at in watch.alerts.items() if started <= at < healed_at]
-    told += [(at, "incident") for at in watch.openings.values() if started <= at < healed_at]
-    first = min(told, default=None)
+    words = [(at, f"event {event['event']}") for at, event in events if at < healed_at]
+    words += [(at, f"alert {name}") for name, at in watch.alerts.items() if started <= at < healed_at]
+    words += [(at, "incident") for at in watch.openings.values() if started <= at < healed_at]
+    first = min(words, default=None)
     sign = signs[0] if signs else None
     after = None if not first or not sign else first[0] - sign["at"]
     opened = min(watch.openings.values(), default=None)
@@ -172,7 +181,7 @@ def since(at, started):
     return None if at is None else round(at - started, 2)
 
 
-def told(watch, boxes, before, started):
+def told(watch, boxes, before):
     """Incidents and messages."""
     posts = boxes.webhooks()[before[0]:]
     firing_posts = [post for post in posts if post["status"] == "firing"]
@@ -182,16 +191,16 @@ def told(watch, boxes, before, started):
     own = [row for row in watch.incidents if row.get("is_ha", True)]
     return {"incidents": len(watch.incidents), "ha_incidents": len(own), "alerts": sorted(watch.alerts), "told": names,
             "openings": len(firing_posts), "closings": len(posts) - len(firing_posts), "mails": boxes.counts()[1] - before[1],
-            "told_s": since(first, started), "threads": len({post["groupKey"] for post in posts})}
+            "told_s": since(first, watch.since), "threads": len({post["groupKey"] for post in posts})}
 
 
-def verdict(watch, case, started):
+def verdict(watch, case):
     """What was concluded, when, and how far from the truth."""
-    accepted = case.get("cause", [])
-    rows = watch.incidents
-    main = max(rows, key=lambda row: (row.get("is_ha", True), len(row["causes"]), row["opened_at"]), default=None)
+    accepted, started = case.get("cause", []), watch.since
+    main = max(watch.incidents, key=lambda row: (row.get("is_ha", True), len(row["causes"]), row["opened_at"]), default=None)
     if not main:
-        return {"causes": [], "rank": None, "confidence": None, "verdict": None, "named_s": None, "final_s": None, "ever_wrong": []}
+        return {"causes": [], "rank": None, "confidence": None, "verdict": None, "named_s": None, "final_s": None, "ever_wrong": [],
+                "after_evidence_s": None}
     names = [cause["name"] for cause in main["causes"]]
     rank = next((place for place, name in enumerate(names, 1) if name in accepted), None)
     history = [past for past in watch.verdicts if past[1] == main["id"]]
@@ -200,7 +209,10 @@ def verdict(watch, case, started):
     last_change = next((at for at, _, name, confidence in reversed(history) if (name, confidence) == final), None)
     wrong = [f"{name} ({confidence}) at {at - started:.0f} s" for at, _, name, confidence in history
              if name and name not in accepted and confidence == "high"]
+    evidence = [seconds_of(one["time"]) for one in main["causes"][0]["evidence"]] if main["causes"] else []
+    last_seen = max((at for at in evidence if last_change and at <= last_change), default=None)
     return {"causes": [[cause["name"], cause["confidence"], cause.get("member"), round(cause["score"], 2)] for cause in main["causes"][:6]],
             "rank": rank, "confidence": final[1], "verdict": main.get("verdict"), "title": main["title"],
             "named_s": since(named, started), "final_s": since(last_change, started), "ever_wrong": wrong,
+            "after_evidence_s": None if last_seen is None else round(last_change - last_seen, 1),
             "missing": main.get("missing", [])[:6], "outage_s": main.get("impact", {}).get("write_outage_seconds")}
