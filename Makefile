@@ -8,7 +8,7 @@ export PATH := $(PATH):$(or $(DARAJI_LAB_HOME),/opt/daraji-lab)/bin
 # The lab makes network namespaces.
 as_root := $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: demo test test-rust test-ui test-lab install pictures ui
+.PHONY: demo test test-rust test-ui test-lab test-faults test-switchovers install pictures ui
 
 demo:
 	tests/lab/demo
@@ -30,6 +30,17 @@ test-lab:
 	cargo build --release
 	@echo 'acceptance: a real cluster, about 10 minutes'
 	$(as_root) env "PATH=$$PATH" tests/lab/acceptance --server target/release/daraji
+
+# Every fault of the lab against the table of what must come of it, three times each: some hours. It may be interrupted and
+# goes on where it was; FAULTS passes arguments, e.g. make test-faults FAULTS='--fault host-loss --runs 1'.
+test-faults:
+	cargo build --release
+	$(as_root) env "PATH=$$PATH" tests/lab/faults-run --server target/release/daraji --resume $(FAULTS)
+
+# 100 planned switchovers that nobody may be woken by: about 45 minutes.
+test-switchovers:
+	cargo build --release
+	$(as_root) env "PATH=$$PATH" tests/lab/switchovers --server target/release/daraji --count 100
 
 # The README's pictures, from a real cluster with real faults: about 15 minutes.
 pictures:

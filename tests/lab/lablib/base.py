@@ -22,6 +22,10 @@ class EndedAtOnce(LabError):
     """A program that ended as soon as it was started; the message has the end of its log."""
 
 
+class NoEnd(LabError):
+    """A program that did not end by its deadline."""
+
+
 class Progress:
     """Lines on stderr with the seconds since the start."""
 
@@ -79,7 +83,7 @@ def run(argv, seconds=30, check=True, stdin=None, **options):
             argv, input=stdin, capture_output=True, text=True, errors="replace", timeout=seconds,
             stdin=None if stdin is not None else subprocess.DEVNULL, **options)
     except subprocess.TimeoutExpired:
-        raise LabError(f"{' '.join(argv)[:200]}: no end after {seconds} s") from None
+        raise NoEnd(f"{' '.join(argv)[:200]}: no end after {seconds} s") from None
     except FileNotFoundError:
         raise LabError(f"{argv[0]} is not installed: run tests/lab/install lab") from None
     if check and done.returncode != 0:

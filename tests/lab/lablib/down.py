@@ -5,10 +5,13 @@ from pathlib import Path
 
 from . import model, net, proc
 from .base import STATE_ROOT, LabError, Progress, run
+from .faults import storage
 
 
 def down(lab, progress=None):
     progress = progress or Progress()
+    # What waits for a frozen file system cannot be killed.
+    storage.unfreeze(lab)
     proc.kill_all(lambda: proc.of_lab(lab), f"lab {lab.name}")
     unmount(lab)
     net.remove(lab)

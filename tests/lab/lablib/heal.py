@@ -9,7 +9,9 @@ import time
 
 from . import net, probe, proc, settings
 from .base import LabError, Progress, wait_for
-from .faults import BLOCKER, FILLER, record
+from .faults import record, storage
+from .faults.fault import HELPER
+from .model import MONITOR, write_file
 
 
 def heal(lab, seconds=180, progress=None):
@@ -23,11 +25,20 @@ def heal(lab, seconds=180, progress=None):
 
     repair_network(lab, did)
     repair_storage(lab, did)
+    repair_helpers(lab, did)
     repair_processes(lab, did)
     wait_for("etcd to have a quorum", lambda: sum(
-        probe.each(lab.members, lambda member: probe.etcd_healthy(lab, member)).values()) > len(lab.members) // 2, 30, progress)
-    repair_pause(lab, did, seconds, progress)
+        probe.each(lab.members, lambda member: probe.etcd_healthy(lab, member)).values()) > len(lab.members) // 2
+        or repair_alarms(lab, did), 30, progress)
+    repair_alarms(lab, did)
+    repair_proxy(lab, did)
+    repair_config(lab, did, seconds, progress)
+    for member in lab.members:
+        repair_postgres(lab, member, did)
     leader = wait_until_healthy(lab, did, seconds, progress)
+    restart_what_waits(lab, did)
+    leader = wait_until_healthy(lab, did, seconds, progress)
+    remove_tables(lab, leader)
     record(lab, "heal", None, None, "; ".join(done) or "nothing to undo")
     return f"lab {lab.name} is healthy after {progress.elapsed():.1f} s: leader {leader}"
 
@@ -41,51 +52,134 @@ def repair_network(lab, did):
             did(f"{host}: network link up")
         if net.stop_dropping(lab, host):
             did(f"{host}: packet filter removed")
+        if net.stop_delaying(lab, host):
+            did(f"{host}: delay removed")
 
 
 def repair_storage(lab, did):
+    for member in storage.unfreeze(lab):
+        did(f"{member}: file system of the data goes on")
     for member in lab.members:
-        filler = lab.data_dir(member).parent / FILLER
-        if filler.exists():
-            os.unlink(filler)
-            did(f"{member}: filler removed")
-        if probe.writable(lab, member):
-            probe.sql(lab, member, "drop table if exists lab_fill")
+        for mount in (lab.data_dir(member).parent, lab.etcd_dir(member).parent):
+            filler = mount / storage.FILLER
+            if filler.exists():
+                os.unlink(filler)
+                did(f"{member}: filler of {mount.name} removed")
+        flag = lab.data_dir(member).parent / settings.ARCHIVE_FAILS
+        if flag.exists():
+            flag.unlink()
+            did(f"{member}: archive command works")
+
+
+def repair_helpers(lab, did):
+    """Ends what faults had running."""
+    for host, component in proc.components(lab):
+        if not component.startswith(HELPER):
+            continue
+        if proc.alive(lab, host, component):
+            proc.send(lab, host, component, signal.SIGKILL)
+            did(f"{host}: {component} ended")
+        proc.forget(lab, host, component)
 
 
 def repair_processes(lab, did):
-    """Ends the blocker, wakes what is stopped, starts what is dead: etcd first, as Patroni needs it."""
-    for member in lab.members:
-        if (member, BLOCKER) in proc.components(lab):
-            if proc.alive(lab, member, BLOCKER):
-                proc.send(lab, member, BLOCKER, signal.SIGKILL)
-            # The backend sleeps and would notice only at the end that its client is gone.
-            probe.sql(lab, member, "select pg_terminate_backend(pid) from pg_stat_activity "
-                                   f"where application_name = 'lab-{BLOCKER}'")
-            probe.sql(lab, member, "alter system reset max_standby_streaming_delay")
-            probe.sql(lab, member, "select pg_reload_conf()")
-            proc.forget(lab, member, BLOCKER)
-            did(f"{member}: blocking query ended")
-    for host, component in proc.components(lab):
-        if component.startswith("lab-"):
-            proc.forget(lab, host, component)  # a step of a fault that was interrupted
+    """Wakes what is stopped, starts what is dead: etcd first, as Patroni needs it."""
+    for host in lab.hosts:
+        stopped = [pid for pid in proc.of_host(lab, host) if proc.stopped(pid)]
+        for pid in stopped:
+            os.kill(pid, signal.SIGCONT)
+        if stopped:
+            did(f"{host}: {len(stopped)} stopped processes continue")
     for host, component in sorted(proc.components(lab), key=lambda one: one[1] != "etcd"):
-        pid = proc.pid_of(lab, host, component)
-        if pid is None:
+        if not proc.alive(lab, host, component):
             proc.restart(lab, host, component)
             did(f"{host}: {component} started")
-        elif proc.stopped(pid):
-            proc.send(lab, host, component, signal.SIGCONT)
-            did(f"{host}: {component} continues")
 
 
-def repair_pause(lab, did, seconds, progress):
-    def config():
-        return next(filter(None, probe.each(lab.members, lambda member: probe.http_json(
-            lab, f"{lab.patroni_url(member)}/config")).values()), None)
-    if wait_for("Patroni to answer", config, min(60, seconds), progress).get("pause"):
-        probe.patch_config(lab, {"pause": None})
-        did("pause ended")
+def repair_alarms(lab, did):
+    """Ends etcd's alarms. False, so that a wait can go on."""
+    for member in lab.members:
+        alarms = probe.etcd_alarm(lab, member, {"action": "GET"})
+        if alarms is None:
+            continue
+        for alarm in alarms:
+            probe.etcd_alarm(lab, member, {"action": "DEACTIVATE", **alarm})
+            did(f"etcd: alarm {alarm['alarm']} ended")
+        break
+    return False
+
+
+def repair_proxy(lab, did):
+    if settings.haproxy_file(lab).read_text() != settings.haproxy_text(lab):
+        settings.write_haproxy(lab)
+        proc.replace(lab, MONITOR, "haproxy")
+        did("HAProxy asks Patroni again")
+
+
+def repair_config(lab, did, seconds, progress):
+    """Puts the dynamic configuration back to what the lab was built with."""
+    found = wait_for("Patroni to answer", lambda: probe.dynamic_config(lab), min(60, seconds), progress)
+    changes = difference(settings.dynamic_config(lab), found)
+    if changes:
+        # A leader that has to be elected first cannot take it at once.
+        def patched():
+            try:
+                probe.patch_config(lab, changes)
+                return True
+            except LabError:
+                return False
+        wait_for("Patroni to take its configuration", patched, min(60, seconds), progress, interval=1)
+        did(f"configuration restored: {', '.join(sorted(changes))}")
+
+
+def difference(wanted, found):
+    """The patch that makes `wanted` of `found`: null removes a key."""
+    changes = {key: None for key in found if key not in wanted}
+    for key, value in wanted.items():
+        there = found.get(key)
+        if isinstance(value, dict) and isinstance(there, dict):
+            inner = difference(value, there)
+            if inner:
+                changes[key] = inner
+        elif value != there:
+            changes[key] = value
+    return changes
+
+
+def repair_postgres(lab, member, did):
+    """What was changed inside one PostgreSQL, as far as it answers."""
+    hba = lab.data_dir(member) / "pg_hba.conf"
+    reload = False
+    if hba.exists() and not all(line in hba.read_text() for line in settings.HBA):
+        write_file(hba, settings.hba_text(), mode=0o600, owner="postgres")
+        did(f"{member}: pg_hba.conf restored")
+        reload = True
+    # The backends of a helper sleep, and would notice only at the end that their client is gone.
+    probe.sql(lab, member, "select pg_terminate_backend(pid) from pg_stat_activity where application_name like 'lab-%'")
+    auto = lab.data_dir(member) / "postgresql.auto.conf"
+    if auto.exists() and any(line.strip() and not line.startswith("#") for line in auto.read_text().splitlines()):
+        if probe.sql(lab, member, "alter system reset all") is not None:
+            did(f"{member}: settings of ALTER SYSTEM removed")
+            reload = True
+    if probe.sql(lab, member, "select pg_is_in_recovery() and pg_is_wal_replay_paused()") == "t":
+        probe.sql(lab, member, "select pg_wal_replay_resume()")
+        did(f"{member}: replay resumed")
+    if reload:
+        probe.sql(lab, member, "select pg_reload_conf()")
+
+
+def restart_what_waits(lab, did):
+    """Restarts members that still wait for one: a setting that was changed back has no effect on those that took it."""
+    for member in lab.members:
+        if (probe.patroni(lab, member) or {}).get("pending_restart"):
+            probe.http(lab, f"{lab.patroni_url(member)}/restart", method="POST", body={"restart_pending": True}, timeout=60)
+            did(f"{member}: restarted for its settings")
+
+
+def remove_tables(lab, leader):
+    tables = "lab_fill, lab_block, lab_lost"
+    if probe.sql(lab, leader, "select count(*) from pg_tables where tablename like 'lab\\_%'") not in (None, "0"):
+        probe.sql(lab, leader, f"drop table if exists {tables}")
 
 
 def wait_until_healthy(lab, did, seconds, progress):
@@ -117,5 +211,3 @@ def broken_replicas(lab):
         return []
     return [member["name"] for member in members if member["role"] != "leader"
             and member["state"] in ("running", "start failed", "stopped")]
-
-

@@ -7,7 +7,7 @@ run left behind can always be found again.
     faults.jsonl        what was broken and healed, and when
     run/                one file per started process
     daraji.yml, agent-nX.yml, token.*, postgres.password    for the server, the agents and the command line
-    nX/data             PGDATA (a file system of its own), nX/etcd, nX/log, nX/run (socket), nX/patroni.yml
+    nX/data, nX/etcd    PGDATA and etcd, each on a file system of its own; nX/log, nX/run (socket), nX/patroni.yml
     mon/                HAProxy, PgBouncer, load, and the server's data
 """
 
@@ -80,6 +80,9 @@ class Lab:
 
     def data_dir(self, member):
         return self.dir / member / "data" / "pg"
+
+    def etcd_dir(self, member):
+        return self.dir / member / "etcd" / "data"
 
     def socket_dir(self, member):
         return self.dir / member / "run"

@@ -124,6 +124,22 @@ def drop_traffic(lab, host, peers):
     run(_nft(lab, host) + ["-f", "-"], stdin=rules)
 
 
+def drop_service(lab, host, servers, ports):
+    """Drops all packets between a host as the client and these ports of the servers (of which it may be one)."""
+    addresses = ", ".join(lab.address(server) for server in servers)
+    numbers = ", ".join(str(port) for port in ports)
+    rules = (f"table inet {FILTER_TABLE} {{\n"
+             f" chain input {{ type filter hook input priority 0; ip saddr {{ {addresses} }} tcp sport {{ {numbers} }} drop; }}\n"
+             f" chain output {{ type filter hook output priority 0; ip daddr {{ {addresses} }} tcp dport {{ {numbers} }} drop; }}\n}}\n")
+    run(_nft(lab, host) + ["-f", "-"], stdin=rules)
+
+
+def stop_delaying(lab, host):
+    """Removes what delays packets; returns whether there was anything."""
+    status, _, _ = run(["tc", "-n", lab.netns(host), "qdisc", "delete", "dev", "eth0", "root"], check=False)
+    return status == 0
+
+
 def stop_dropping(lab, host):
     """Removes the filter of a host; returns whether there was one."""
     status, _, _ = run(_nft(lab, host) + ["delete", "table", "inet", FILTER_TABLE], check=False)

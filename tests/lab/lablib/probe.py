@@ -11,7 +11,7 @@ import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 
 from . import net
-from .base import LabError, Pending, run
+from .base import LabError, NoEnd, Pending, run
 from .model import MONITOR, POSTGRES_PORT
 
 TIMEOUT = 2.5
@@ -60,6 +60,12 @@ def cluster(lab, asked=None):
         if answer:
             return answer
     return None
+
+
+def dynamic_config(lab):
+    """The cluster's dynamic configuration; None if no Patroni answers."""
+    answers = each(lab.members, lambda member: http_json(lab, f"{lab.patroni_url(member)}/config"))
+    return next(filter(None, answers.values()), None)
 
 
 def patch_config(lab, changes):
@@ -171,6 +177,18 @@ def etcd_get(lab, key, member):
     return base64.b64decode(values[0]["value"]).decode() if values else ""
 
 
+def etcd_put(lab, key, value, members):
+    """Writes a key through the first member that takes it; returns whether one did."""
+    body = {name: base64.b64encode(text.encode()).decode() for name, text in (("key", key), ("value", value))}
+    return any(http(lab, f"{lab.etcd_url(member)}/v3/kv/put", method="POST", body=body, timeout=10)[0] == 200 for member in members)
+
+
+def etcd_alarm(lab, member, body):
+    """Asks for, raises or ends alarms; returns those that there are, e.g. [{"memberID": ID, "alarm": "NOSPACE"}]."""
+    answer = http_json(lab, f"{lab.etcd_url(member)}/v3/maintenance/alarm", method="POST", body=body)
+    return None if answer is None else answer.get("alarms", [])
+
+
 def leader_key(lab):
     """The owner of the leader key: a member's name, "" for nobody, None if no etcd with quorum answers."""
     for member in lab.members:
@@ -201,8 +219,11 @@ def psql_argv(lab, member, database="postgres"):
 
 
 def sql(lab, member, statement, database="postgres", seconds=10):
-    """The output of a statement; None if it fails (`last_error` would not say more than PostgreSQL's log)."""
-    status, out, _ = run([*psql_argv(lab, member, database), "-c", statement], seconds, check=False)
+    """The output of a statement; None if it fails (PostgreSQL's log says why) or does not end in time."""
+    try:
+        status, out, _ = run([*psql_argv(lab, member, database), "-c", statement], seconds, check=False)
+    except NoEnd:
+        return None
     return out.strip() if status == 0 else None
 
 

@@ -64,6 +64,14 @@ def restart(lab, host, component):
     return start(lab, host, component, record["argv"], record["user"], record["env"], record["outside"])
 
 
+def replace(lab, host, component):
+    """Ends a component and starts it again, with what its configuration says now."""
+    if alive(lab, host, component):
+        pid = send(lab, host, component, signal.SIGKILL)
+        wait_for(f"the end of {component}", lambda: not alive(lab, host, component), 10, interval=0.05)
+    return restart(lab, host, component)
+
+
 def components(lab):
     """All (host, component) that were started, in name order."""
     return [tuple(path.name.removesuffix(".json").split(".", 1)) for path in sorted((lab.dir / "run").glob("*.json"))]
@@ -121,6 +129,19 @@ def postmaster(lab, member):
     except (OSError, ValueError):
         return None
     return pid if is_ours and _stat(pid) else None
+
+
+def postgres(lab, member):
+    """The pids of all processes of a member's PostgreSQL, the postmaster first."""
+    main = postmaster(lab, member)
+    found = []
+    for pid in _by_folder(lab, lab.data_dir(member)):
+        try:
+            if _program(pid) == "postgres" and _stat(pid):
+                found.append(pid)
+        except OSError:
+            continue  # it ended meanwhile
+    return sorted(found, key=lambda pid: (pid != main, pid))
 
 
 def of_host(lab, host):
@@ -194,13 +215,17 @@ def _by_folder(lab, folder):
             cwd = os.readlink(entry / "cwd").removesuffix(" (deleted)")
             if not (cwd + "/").startswith(f"{folder}/"):
                 continue
-            program = os.path.basename(os.readlink(entry / "exe").removesuffix(" (deleted)"))
+            program = _program(entry.name)
             environment = (entry / "environ").read_bytes().split(b"\0")
         except OSError:
             continue
         if program == "postgres" or f"{MARK}={lab.dir}".encode() in environment:
             found.append(int(entry.name))
     return found
+
+
+def _program(pid):
+    return os.path.basename(os.readlink(f"/proc/{pid}/exe").removesuffix(" (deleted)"))
 
 
 def _record_path(lab, host, component):

@@ -14,6 +14,7 @@ from .base import HOME, STATE_ROOT, EndedAtOnce, LabError, Progress, run, tail, 
 from .model import HAPROXY_METRICS_PORT, MONITOR, PATRONI_PORT, PGBOUNCER_PORT, POSTGRES_PORT, SERVER_PORT
 
 DATA_MEGABYTES = 900
+ETCD_MEGABYTES = 500
 NEEDED = ["bin/etcd", "patroni/bin/patroni", "tools/bin/python"]
 NEEDED_PROGRAMS = ["haproxy", "pgbouncer", "ip", "nft", "mkfs.ext4", "setpriv", "nsenter"]
 
@@ -73,7 +74,7 @@ def choose_network(options, progress):
         options["net"] = "namespaces" if permitted else "loopback"
         if not permitted:
             progress.say(f"network namespaces are not permitted here ({why[-150:]}): falling back to loopback addresses; "
-                         "partition-leader does not work there, and host-loss only kills")
+                         "faults of the network do not work there, and host-loss only kills")
     return options
 
 
@@ -103,6 +104,8 @@ def make_hosts(lab, progress):
             folder.mkdir()
             shutil.chown(folder, "postgres", "postgres")
     kinds = {make_data_disk(lab, member) for member in lab.members}
+    for member in lab.members:
+        make_etcd_disk(lab, member)
     settings.passwords(lab)
     settings.write_scripts(lab)
     where = "network namespaces" if lab.has_namespaces else "loopback addresses"
@@ -114,7 +117,8 @@ def make_data_disk(lab, member):
     mount_point, image = lab.host_dir(member) / "data", lab.host_dir(member) / "disk.img"
     mount_point.mkdir()
     (lab.host_dir(member) / "run").mkdir()
-    kind = mount_loop(image, mount_point) or mount_tmpfs(mount_point) or "plain folders (disk-full does not work)"
+    kind = (mount_loop(image, mount_point, DATA_MEGABYTES) or mount_tmpfs(mount_point, DATA_MEGABYTES)
+            or "plain folders (disk-full does not work)")
     data = lab.data_dir(member)
     data.mkdir(mode=0o700)
     for folder in (data, lab.host_dir(member) / "run"):
@@ -122,10 +126,21 @@ def make_data_disk(lab, member):
     return kind
 
 
-def mount_loop(image, mount_point):
+def make_etcd_disk(lab, member):
+    """The same for etcd, so that a full disk of the one is not that of the other."""
+    mount_point, image = lab.host_dir(member) / "etcd", lab.host_dir(member) / "etcd.img"
+    mount_point.mkdir()
+    kind = mount_loop(image, mount_point, ETCD_MEGABYTES) or mount_tmpfs(mount_point, ETCD_MEGABYTES)
+    data = lab.etcd_dir(member)
+    data.mkdir(mode=0o700)
+    shutil.chown(data, "postgres", "postgres")
+    return kind
+
+
+def mount_loop(image, mount_point, megabytes):
     try:
         with open(image, "wb") as file:
-            file.truncate(DATA_MEGABYTES * 1024 * 1024)
+            file.truncate(megabytes * 1024 * 1024)
         run(["mkfs.ext4", "-q", "-F", "-m", "0", "-E", "lazy_itable_init=1,lazy_journal_init=1", image])
         # A loop device made by mount goes away with its umount.
         run(["mount", "-o", "loop,noatime", image, mount_point])
@@ -135,9 +150,9 @@ def mount_loop(image, mount_point):
         return None
 
 
-def mount_tmpfs(mount_point):
+def mount_tmpfs(mount_point, megabytes):
     try:
-        run(["mount", "-t", "tmpfs", "-o", f"size={DATA_MEGABYTES}m", "daraji-lab", mount_point])
+        run(["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "daraji-lab", mount_point])
         return "tmpfs"
     except LabError:
         return None
@@ -228,9 +243,9 @@ def start_daraji(lab, progress):
         progress.say(f"daraji agents on {', '.join(lab.members)}")
 
 
-# $0 is the host's own file system, $1 the folder of all labs; the rest is the program. The mounts go in its namespace only.
+# $0 is the folder of the host, $1 that of all labs; the rest is the program. The mounts go in its namespace only.
 UNMOUNT_OTHERS = (
-    'for at in $(cut -d" " -f2 /proc/self/mounts); do case $at in "$0") ;; /run/netns|"$1"/*) umount --lazy "$at" ;; esac; done; '
+    'for at in $(cut -d" " -f2 /proc/self/mounts); do case $at in "$0"/*) ;; /run/netns|"$1"/*) umount --lazy "$at" ;; esac; done; '
     'shift; exec "$@"')
 
 
@@ -242,7 +257,7 @@ def own_mounts(lab, member):
     if not lab.netns(member):
         return []
     return ["unshare", "--mount", "--propagation", "private", "sh", "-c", UNMOUNT_OTHERS,
-            lab.host_dir(member) / "data", STATE_ROOT]
+            lab.host_dir(member), STATE_ROOT]
 
 
 def loopback_port(lab):
