@@ -10,6 +10,7 @@
 
 pub mod causes;
 mod correlate;
+pub mod patterns;
 pub mod report;
 mod story;
 
