@@ -63,10 +63,17 @@ pub struct Comparison {
     pub truncated: bool,
 }
 
+/// When a pattern was seen, in nanoseconds since the epoch, before the incident and during it.
+#[derive(Default)]
+struct Sightings {
+    before: Vec<i64>,
+    during: Vec<i64>,
+}
+
 /// Compares the lines of both windows. Lines outside of them are ignored; their order does not matter.
 pub fn compare<'a>(lines: impl IntoIterator<Item = Line<'a>>, window: Window) -> Comparison {
     let mut found = Comparison::default();
-    let mut seen: BTreeMap<(&str, String), (Vec<i64>, Vec<i64>)> = BTreeMap::new();
+    let mut seen: BTreeMap<(&str, String), Sightings> = BTreeMap::new();
     let inside = |line: &Line<'_>| line.at >= window.before && line.at <= window.end;
     for (n, line) in lines.into_iter().filter(inside).enumerate() {
         if n >= LINES_MAX {
@@ -78,15 +85,15 @@ pub fn compare<'a>(lines: impl IntoIterator<Item = Line<'a>>, window: Window) ->
             found.truncated = true;
             continue;
         }
-        let (before, during) = seen.entry(key).or_default();
-        let side = if line.at < window.start { before } else { during };
+        let sightings = seen.entry(key).or_default();
+        let side = if line.at < window.start { &mut sightings.before } else { &mut sightings.during };
         side.push(line.at.nanos());
     }
     let baseline: BTreeSet<&str> =
-        seen.iter().filter(|(_, (before, _))| !before.is_empty()).map(|((source, _), _)| *source).collect();
+        seen.iter().filter(|(_, sightings)| !sightings.before.is_empty()).map(|((source, _), _)| *source).collect();
     let without: BTreeSet<&str> = seen.keys().map(|(source, _)| *source).filter(|s| !baseline.contains(s)).collect();
     found.without_baseline = without.iter().map(|&source| source.to_owned()).collect();
-    for ((source, pattern), (mut before, during)) in seen {
+    for ((source, pattern), Sightings { before, during }) in seen {
         if without.contains(source) {
             continue;
         }
@@ -100,7 +107,7 @@ pub fn compare<'a>(lines: impl IntoIterator<Item = Line<'a>>, window: Window) ->
         };
         if before.is_empty() {
             found.new.push(entry);
-        } else if during.is_empty() && is_ended_heartbeat(&mut before, window) {
+        } else if is_ended_heartbeat(before, &during, window) {
             found.vanished.push(entry);
         } else if is_changed(&entry, window) {
             found.changed.push(entry);
@@ -112,7 +119,8 @@ pub fn compare<'a>(lines: impl IntoIterator<Item = Line<'a>>, window: Window) ->
     found
 }
 
-fn is_ended_heartbeat(at_nanos: &mut [i64], window: Window) -> bool {
+/// Came regularly until the incident and then no more, but for a last beat that may come just after the opening.
+fn is_ended_heartbeat(mut at_nanos: Vec<i64>, during: &[i64], window: Window) -> bool {
     if at_nanos.len() < HEARTBEAT_LINES_MIN {
         return false;
     }
@@ -121,8 +129,11 @@ fn is_ended_heartbeat(at_nanos: &mut [i64], window: Window) -> bool {
     gaps.sort_unstable();
     let median = gaps[gaps.len() / 2];
     let longest = gaps[gaps.len() - 1];
-    let silent = window.end.nanos().saturating_sub(at_nanos[at_nanos.len() - 1]);
-    longest <= median.saturating_mul(HEARTBEAT_GAPS) && silent > longest.saturating_mul(HEARTBEAT_GAPS)
+    let last = during.iter().chain(&at_nanos).copied().max().unwrap_or_default();
+    let silent = window.end.nanos().saturating_sub(last);
+    longest <= median.saturating_mul(HEARTBEAT_GAPS)
+        && silent > longest.saturating_mul(HEARTBEAT_GAPS)
+        && last < window.start.nanos().saturating_add(longest.saturating_mul(HEARTBEAT_GAPS))
 }
 
 fn is_changed(pattern: &Pattern, window: Window) -> bool {
@@ -144,12 +155,11 @@ pub fn mask(text: &str) -> String {
     let mut i = 0;
     while i < chars.len() {
         let c = chars[i];
-        if c == '"' || c == '\'' && (i == 0 || !chars[i - 1].is_alphanumeric()) {
-            if let Some(length) = chars[i + 1..].iter().position(|&next| next == c) {
-                out.push_str(MASK);
-                i += length + 2;
-                continue;
-            }
+        let opens = c == '"' || c == '\'' && (i == 0 || !chars[i - 1].is_alphanumeric());
+        if opens && let Some(length) = chars[i + 1..].iter().position(|&next| next == c) {
+            out.push_str(MASK);
+            i += length + 2;
+            continue;
         }
         if !c.is_alphanumeric() {
             out.push(c);
@@ -162,7 +172,7 @@ pub fn mask(text: &str) -> String {
         let core = word.trim_end_matches(['.', ':', '-', '/']);
         if is_variable(core) {
             out.push_str(MASK);
-            out.push_str(&word[core.len()..]);
+            out.push_str(word.strip_prefix(core).unwrap_or_default());
         } else {
             out.push_str(&word);
         }
@@ -212,6 +222,7 @@ mod tests {
         lines.extend((0..396).map(|n| line(n * 10, "etcd", "healthy")));
         lines.extend((0..6).map(|n| line(n * n * 90, "etcd", "slow fdatasync")));
         lines.extend((0..20).map(|n| line(3600 + n, "etcd", "slow fdatasync")));
+        lines.push(line(3605, "patroni", "no action. I am the leader"));
         lines.push(line(3601, "patroni", "demoted self"));
         lines.push(line(3602, "proxy", "server down"));
         let found = compare(lines, WINDOW);
