@@ -35,6 +35,12 @@ fn meaning(event: &Event) -> Meaning {
         "dcs_quorum_restored" => Meaning::Ends("dcs_quorum"),
         "replica_broken" => Meaning::Opens("replica_broken"),
         "replica_recovered" => Meaning::Ends("replica_broken"),
+        // A restart in order is a notice.
+        "primary_interrupted" | "primary_restarted_in_place" | "primary_promoted_again"
+            if event.severity >= EventSeverity::Warning =>
+        {
+            Meaning::Happened
+        }
         _ if event.source == FROM_LOGS && event.severity >= EventSeverity::Warning => Meaning::Happened,
         _ => Meaning::Joins,
     }
