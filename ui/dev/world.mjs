@@ -1,7 +1,7 @@
 // The fixture's world: four clusters whose state is a function of time, so that history and "now" always agree.
 // `orders-prod` fails over 14 minutes before the start and whenever `failover()` is called.
 
-export const SCENARIOS = ['live', 'empty', 'token', 'splitbrain', 'dcs-stale', 'member-lost'];
+export const SCENARIOS = ['live', 'empty', 'token', 'splitbrain', 'dcs-stale', 'member-lost', 'viewer'];
 
 const S = 1000;
 
