@@ -75,7 +75,7 @@ export function startFixture(port = 0) {
   function dev(path, body, res) {
     if (path === '/dev/scenario') {
       if (!SCENARIOS.includes(body.name)) return send(res, 400, { error: { code: 'unknown', message: SCENARIOS.join(' ') } });
-      world.scenario = body.name;
+      Object.assign(world, { scenario: body.name, scenarioAt: Date.now() });
       pushClusters();
     } else if (path === '/dev/failover') world.failover(body.gap ?? 4);
     else if (path === '/dev/outage') {

@@ -15,7 +15,7 @@ function family(world, name) {
   const put = (labels, f) => out.push({ labels, f });
   switch (name) {
     case 'daraji_member_role':
-      each((c, m) => { for (const role of ['primary', 'replica', 'sync_standby']) put({ cluster: c, member: m, role }, (ms) => (world.role(c, m, ms) === role ? 1 : null)); });
+      each((c, m) => { for (const role of ['primary', 'replica', 'sync_standby', 'standby_leader']) put({ cluster: c, member: m, role }, (ms) => (world.role(c, m, ms) === role ? 1 : null)); });
       break;
     case 'daraji_member_writable': each((c, m) => put({ cluster: c, member: m }, (ms) => { const role = world.role(c, m, ms); return role === null ? null : role === 'primary' ? 1 : 0; })); break;
     case 'daraji_replication_lag_seconds': each((c, m) => put({ cluster: c, member: m }, (ms) => { const lag = world.lag(c, m, ms); return lag === null ? null : lag / 9e6; })); break;

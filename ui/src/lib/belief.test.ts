@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import type { Demotion, Member, Reach, Readiness } from '../api/types';
-import { chainMarks, demotionText, pathsTo, skewText, succession, unreachableText } from './belief';
+import { chainMarks, demotionText, pathsTo, pendingRequests, skewText, succession, unreachableText } from './belief';
 
 const NOW = Date.UTC(2026, 0, 1);
 
@@ -57,9 +57,23 @@ describe('who would take over', () => {
     [readiness({ lag_bytes: 2048 }), 'pg2 would take over', '2 KiB of WAL would be lost', 'ok'],
     [readiness({ lag_bytes: null }), 'pg2 would take over', 'how much would be lost is unknown', 'warning'],
     [readiness({ candidates: [{ member: 'pg2', lag_bytes: 0, blockers: [], risks: ['it is slow'] }] }), 'pg2 would take over', 'nothing would be lost as of now', 'warning'],
-    [readiness({ candidate: null, lag_bytes: null, blockers: ['Patroni is paused'] }), 'Nobody could take over', '', 'critical'],
+    [readiness({ candidate: null, lag_bytes: null, blockers: ['Patroni is paused'] }), 'Nobody could take over', '', 'warning'],
   ])('%o', (r, text, loss, tone) => {
-    const found = succession({ readiness: r });
+    const found = succession({ readiness: r, dcs: null, paused: false });
     expect(found && [found.text, found.loss, found.tone]).toEqual(text === null ? null : [text, loss, tone]);
   });
+  it('knows nobody from nobody known', () => {
+    const r = readiness({ candidate: null, blockers: ['no member may take over'] });
+    expect(succession({ readiness: r, dcs: { stale: true } as never, paused: false })).toEqual({ text: 'Who would take over is unknown', tone: 'unknown', loss: '' });
+    expect(succession({ readiness: r, dcs: null, paused: true })?.text).toBe('Nobody would take over');
+  });
+});
+
+it('tells only requests that are still to be done', () => {
+  const r = { kind: 'switchover', leader: 'pg1', candidate: 'pg2', scheduled_at: null, set_at: '', outcome: 'pending', ended_at: null } as const;
+  expect(pendingRequests([{ ...r, outcome: 'completed' }, r, { ...r, kind: 'manual_failover', leader: null }, { ...r, candidate: null, scheduled_at: '2026-01-01T03:00:00Z' }])).toEqual([
+    { text: 'switchover from pg1 to pg2 was asked for', at: null }, { text: 'manual failover to pg2 was asked for', at: null },
+    { text: 'switchover from pg1 was asked for, scheduled for', at: '2026-01-01T03:00:00Z' },
+  ]);
+  expect(pendingRequests(undefined)).toEqual([]);
 });

@@ -1,5 +1,5 @@
 // What the judge believes beyond roles, in words for people. Null is unknown and never a guess. Pure.
-import type { Cluster, Demotion, Member, Reach } from '../api/types';
+import type { Cluster, Demotion, FailoverRequest, Member, Reach } from '../api/types';
 import { bytes, span } from './format';
 import type { Tone } from './health';
 
@@ -84,12 +84,23 @@ export interface Succession {
   loss: string;
 }
 
-/** Who would take over if the leader failed now. */
-export function succession(c: Pick<Cluster, 'readiness'>): Succession | null {
+/** Who would take over if the leader failed now; null before anybody led. */
+export function succession(c: Pick<Cluster, 'readiness' | 'dcs' | 'paused'>): Succession | null {
   const r = c.readiness;
   if (!r) return null;
-  if (r.candidate === null) return { text: 'Nobody could take over', tone: 'critical', loss: '' };
+  if (r.candidate === null) {
+    if (c.dcs?.stale) return { text: 'Who would take over is unknown', tone: 'unknown', loss: '' };
+    return { text: c.paused ? 'Nobody would take over' : 'Nobody could take over', tone: 'warning', loss: '' };
+  }
   const risky = r.candidates.find((x) => x.member === r.candidate)?.risks.length ?? 0;
   const loss = r.lag_bytes === null ? 'how much would be lost is unknown' : r.lag_bytes === 0 ? 'nothing would be lost as of now' : `${bytes(r.lag_bytes)} of WAL would be lost`;
   return { text: `${r.candidate} would take over`, tone: risky || r.lag_bytes === null ? 'warning' : 'ok', loss };
+}
+
+/** What operators have asked for and what has not happened yet. */
+export function pendingRequests(requests: FailoverRequest[] | undefined): { text: string; at: string | null }[] {
+  return (requests ?? []).filter((r) => r.outcome === 'pending').map((r) => ({
+    text: `${r.kind === 'switchover' ? `switchover${r.leader ? ` from ${r.leader}` : ''}` : 'manual failover'}${r.candidate ? ` to ${r.candidate}` : ''} was asked for${r.scheduled_at ? ', scheduled for' : ''}`,
+    at: r.scheduled_at,
+  }));
 }
