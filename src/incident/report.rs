@@ -418,6 +418,9 @@ fn impact(incident: &Incident) -> Vec<String> {
         Some(seconds) => lines.push(format!("no member was seen to take writes for {seconds:.1} s")),
         None => lines.push("how long no member took writes is unknown".to_owned()),
     }
+    if let Some(seconds) = impact.client_outage_seconds {
+        lines.push(format!("clients could not write for {seconds:.1} s"));
+    }
     if let Some(seconds) = impact.split_brain_seconds {
         lines.push(format!("two members took writes for {seconds:.1} s"));
     }

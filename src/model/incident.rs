@@ -178,6 +178,13 @@ pub struct Impact {
     /// How wrong that may be; only known when it was measured by WAL.
     #[serde(default)]
     pub write_outage_error_seconds: Option<f64>,
+    /// Seconds from the last transaction that a client could commit to the first again, as the write probe felt it; over
+    /// all its addresses the longest. `None` without a probe, or when it felt nothing.
+    #[serde(default)]
+    pub client_outage_seconds: Option<f64>,
+    /// How much shorter that may have been.
+    #[serde(default)]
+    pub client_outage_error_seconds: Option<f64>,
     /// Seconds in which two members took writes.
     #[serde(default)]
     pub split_brain_seconds: Option<f64>,

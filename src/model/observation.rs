@@ -34,6 +34,8 @@ pub enum Source {
     DcsMember { url: String },
     /// The agent on this member's host.
     Agent { member: String },
+    /// Whoever answers at an address that clients write to.
+    Proxy { address: String },
 }
 
 /// What is said.
@@ -60,6 +62,8 @@ pub enum Claim {
     Clock(ClockOffset),
     /// Which ports of the members the host of an agent can reach.
     Reach(Vec<PortProbe>),
+    /// A transaction was committed.
+    Written,
     /// The attempt failed.
     Failed(Failure),
 }

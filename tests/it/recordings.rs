@@ -330,7 +330,9 @@ fn fault_01_a_killed_postmaster_is_restarted_in_place() {
     leaders_are(&replay, &["n1"]);
     assert_eq!(replay.belief_at(3.0).writable, Vec::<String>::new());
     assert_eq!(replay.belief_at(29.0).health.as_str(), "ok");
-    assert!(replay.incidents.is_empty());
+    let opened: Vec<_> = replay.incidents.iter().filter(|change| change.kind == IncidentChangeKind::Opened).collect();
+    assert_eq!(opened.len(), 1, "{opened:?}");
+    assert_eq!(opened[0].incident.severity, EventSeverity::Warning);
 }
 
 #[test]

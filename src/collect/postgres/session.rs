@@ -10,7 +10,7 @@ use tokio_postgres::tls::MakeTlsConnect;
 use tokio_postgres_rustls::MakeRustlsConnect;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::collect::config::{PostgresConfig, SslMode};
+use crate::collect::config::{Address, PostgresConfig, SslMode};
 use crate::collect::poll::CollectError;
 use crate::collect::postgres::login::{Login, process_environment};
 use crate::collect::postgres::stream::{Allowance, Metered};
@@ -24,24 +24,6 @@ const AGE_MAX: Duration = Duration::from_mins(10);
 /// What every session asks of the server.
 const GUARDS: &str = "-c lock_timeout=500 -c idle_in_transaction_session_timeout=5000 -c jit=off \
                       -c max_parallel_workers_per_gather=0 -c client_min_messages=error";
-
-/// Where a member's PostgreSQL listens.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Address {
-    pub(crate) host: String,
-    pub(crate) port: u16,
-}
-
-/// `host:port`, with brackets around IPv6.
-impl std::fmt::Display for Address {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        if self.host.contains(':') {
-            write!(f, "[{}]:{}", self.host, self.port)
-        } else {
-            write!(f, "{}:{}", self.host, self.port)
-        }
-    }
-}
 
 /// An open session. Dropping it closes the connection at once, also when the server hangs.
 #[derive(Debug)]
