@@ -39,7 +39,7 @@ export class Incidents {
   complete(i) {
     const a = this.act(i.id);
     const state = i.settled_at ? 'settled' : a.by ? 'acknowledged' : 'open';
-    return { opener: null, is_ha: true, events_left_out: 0, missing: [], alerts: [], reopened: 0, reopened_at: null, subject: i.title, ...i, state, acknowledged_at: a.at, acknowledged_by: a.by, notes: a.notes };
+    return { opener: null, is_ha: true, events_left_out: 0, missing: [], alerts: [], reopened: 0, reopened_at: [], subject: i.title, ...i, state, acknowledged_at: a.at, acknowledged_by: a.by, notes: a.notes };
   }
 
   /** Answers a request that changes something; `role` is the token's, null on loopback. */
@@ -143,7 +143,7 @@ export class Incidents {
       ] : [],
       missing: first ? [`no log of {source="kernel", member="${t.leader}"}`, 'no log of {source="kernel", member="pg3"}', 'no log of {source=~"system|kernel", member="pg2"}'] : [],
       phases: [['trigger', -900], ['detected', 0], ['lease_expired', 0], ...(led ? [['lock_taken', gap - 600], ['promoted', gap], ['first_write', gap + 900], ['last_replica_streaming', gap + 2600]] : [])].map(([name, ms]) => ({ name, at: iso(at(ms)) })).filter((p) => Date.parse(p.at) <= Date.now()),
-      impact: { write_outage_seconds: led ? gap / 1000 + 1.6 : null, write_outage_error_seconds: led ? 0.4 : null, split_brain_seconds: null, lost_wal: led ? '0/5B000148..0/5B014148' : null, lost_wal_bytes: led ? 81_920 : null },
+      impact: { write_outage_seconds: led ? gap / 1000 + 1.6 : null, write_outage_error_seconds: led ? 0.4 : null, client_outage_seconds: led ? gap / 1000 + 3.2 : null, client_outage_error_seconds: led ? 0.5 : null, split_brain_seconds: null, lost_wal: led ? '0/5B000148..0/5B014148' : null, lost_wal_bytes: led ? 81_920 : null },
       events: [
         ev(at(-900), t.leader, 'postgres_down', 'warning', `PostgreSQL of ${t.leader} refuses connections`, {}, 'sql'),
         ev(at(0), t.leader, 'leader_lost', 'critical', lost, { old_leader: t.leader, reason: 'lease_expired', planned: 'false', old_timeline: String(t.timeline) }, 'dcs'),
@@ -165,7 +165,7 @@ export class Incidents {
     const at = this.world.start - 6 * M;
     const ev = (...args) => this.event({ cluster }, ...args);
     return {
-      id: 'billing-replica', cluster, severity: 'warning', title: 'pg2 does not replicate', opened_at: iso(at), settled_at: null, reopened: 1, reopened_at: iso(at + 2 * M),
+      id: 'billing-replica', cluster, severity: 'warning', title: 'pg2 does not replicate', opened_at: iso(at), settled_at: null, reopened: 1, reopened_at: [iso(at + 2 * M)],
       verdict: 'A long query on pg2 holds up replay',
       causes: [{
         name: 'replay_blocked_by_query', title: 'A long query on pg2 holds up replay', member: 'pg2', confidence: 'medium', score: 0.66,
@@ -174,7 +174,7 @@ export class Incidents {
         advice: 'End the query on pg2, or set max_standby_streaming_delay to what the replica may lag.',
       }],
       missing: ['no samples for node_disk_io_time_seconds_total{cluster="billing",member="pg2"}'],
-      phases: [{ name: 'trigger', at: iso(at - 20 * S) }, { name: 'detected', at: iso(at) }],
+      phases: [{ name: 'trigger', at: iso(at - 20 * S) }, { name: 'detected', at: iso(at) }, { name: 'trigger', at: iso(at + 2 * M - 6 * S) }, { name: 'detected', at: iso(at + 2 * M) }],
       impact: { write_outage_seconds: null, write_outage_error_seconds: null, split_brain_seconds: null, lost_wal: null, lost_wal_bytes: null },
       events: [ev(at - 20 * S, 'pg2', 'lag_high', 'warning', 'pg2 lags 31 s and 222298112 bytes: it does not keep up with replaying', {}, 'sql'), ev(at, 'pg2', 'replica_broken', 'warning', 'pg2 receives and does not replay', { sign: 'replay stands still' }, 'sql'), ev(at + 2 * M, null, 'incident_reopened', 'notice', 'it came back 80 s after it had settled', { because: 'replica_broken' }, 'daraji')],
       alerts: [{ name: 'ReplicaLagHigh', severity: 'warning', firing_since: iso(at), resolved_at: null }],

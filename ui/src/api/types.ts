@@ -200,6 +200,10 @@ export type PhaseName =
 export interface Impact {
   write_outage_seconds?: number | null;
   write_outage_error_seconds?: number | null;
+  /** As a write probe felt it; null without a probe, or when it felt nothing. */
+  client_outage_seconds?: number | null;
+  /** How much shorter that may have been. */
+  client_outage_error_seconds?: number | null;
   split_brain_seconds?: number | null;
   /** `FROM..TO`. */
   lost_wal?: string | null;
@@ -237,7 +241,7 @@ export interface Incident {
   verdict?: string | null;
   /** What could not be seen and would have told more. */
   missing?: string[];
-  /** In the order of their times; only what is known. */
+  /** Only what is known, in the order of its times; each later `trigger` begins another round. */
   phases?: { name: PhaseName; at: string }[];
   impact?: Impact;
   /** The incident's own copies, oldest first. */
@@ -250,7 +254,8 @@ export interface Incident {
   notes?: { at: string; by: string; text: string }[];
   /** How often it came back soon after settling. */
   reopened?: number;
-  reopened_at?: string | null;
+  /** When, oldest first. */
+  reopened_at?: string[];
   /** Only in the answer for one incident, best first. */
   similar?: SimilarIncident[];
   /** Only in the answer for one incident, oldest first. */

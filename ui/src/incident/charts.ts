@@ -75,7 +75,7 @@ export function chartsFor(i: Incident): ChartSpec[] {
   const words = [...i.causes.filter((c) => c.confidence !== 'low').map((c) => c.name), ...(i.events ?? []).map((e) => e.event), ...(i.alerts ?? []).map((a) => a.name)];
   const found = words.flatMap((word) => ABOUT.filter(([about]) => about.test(word)).flatMap(([, specs]) => specs));
   // A change of leadership shows in what clients can do and in what replicas miss.
-  const always = isFailover(i) ? [of('tps'), of('lag')] : [of('tps'), of('connections')];
+  const always = isFailover({ phases: i.phases ?? [], events: i.events ?? [] }) ? [of('tps'), of('lag')] : [of('tps'), of('connections')];
   const first = [...new Set(found)].slice(0, CHARTS_MAX - always.length);
   return [...new Set([...first, ...always])];
 }

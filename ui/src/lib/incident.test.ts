@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import type { Cause, Cluster, Event, Evidence, Incident, LogLine, PhaseName } from '../api/types';
-import { absence, byUrgency, bySign, costs, isFailover, lasted, patternPieces, proofOf, since, startOf, steps, story, stretches, unseen, windowOf } from './incident';
+import { absence, byUrgency, bySign, costs, isFailover, lasted, patternPieces, proofOf, rounds, since, startOf, steps, story, stretches, unseen, windowOf } from './incident';
 
 const T = Date.UTC(2026, 0, 1, 12);
 const at = (seconds: number) => new Date(T + seconds * 1000).toISOString();
@@ -30,10 +30,12 @@ describe('the time of an incident', () => {
 });
 
 describe('phases', () => {
-  const shown = (i: Incident) => steps(i).map((s) => `${s.name} ${s.state}`);
+  const last = (i: Incident) => rounds(i).at(-1)!;
+  const shown = (i: Incident) => steps(last(i)).map((s) => `${s.name} ${s.state}`);
   it('expects no failover where nothing happened to the leader', () => {
     expect(shown(incident({ phases: phases(['trigger', 0], ['detected', 3]) }))).toEqual(['trigger known', 'detected known']);
-    expect(isFailover(incident())).toBe(false);
+    expect(isFailover(last(incident()))).toBe(false);
+    expect(isFailover(last(incident({ events: [event('leader_lost', 1)] })))).toBe(true);
   });
   it('names what may still come, and what passed unseen', () => {
     const open = incident({ phases: phases(['trigger', 0], ['detected', 1], ['lock_taken', 4]) });
@@ -44,11 +46,27 @@ describe('phases', () => {
     expect(shown(incident({ phases: phases(['trigger', 0], ['detected', 1], [name, 1]) }))).toContain(text);
   });
   it('orders what is known by its time and measures from one to the next', () => {
-    const list = steps(incident({ phases: phases(['trigger', 0], ['lease_expired', 2], ['detected', 3], ['lock_taken', 5], ['first_write', 9]) }));
+    const list = steps(last(incident({ phases: phases(['trigger', 0], ['lease_expired', 2], ['detected', 3], ['lock_taken', 5], ['first_write', 9]) })));
     expect(list.map((s) => [s.name, s.gap])).toEqual([['trigger', null], ['lease_expired', 2], ['detected', 1], ['lock_taken', 2], ['promoted', null], ['first_write', 4], ['last_replica_streaming', null]]);
     expect(stretches(list).map((p) => [p.from.name, p.to.name, p.seconds, p.unseen.length])).toEqual([
       ['trigger', 'lease_expired', 2, 0], ['lease_expired', 'detected', 1, 0], ['detected', 'lock_taken', 2, 0], ['lock_taken', 'first_write', 4, 1],
     ]);
+  });
+});
+
+describe('an incident that came back', () => {
+  const twice = incident({
+    phases: phases(['trigger', 0], ['detected', 1], ['lease_expired', 1], ['trigger', 300], ['detected', 302]),
+    events: [event('leader_lost', 1), event('incident_reopened', 302), event('lag_high', 300)],
+  });
+  it('has a round for each time, with its own steps and events', () => {
+    expect(rounds(twice).map((r) => [r.phases.length, r.events.map((e) => e.event), r.over])).toEqual([[3, ['leader_lost'], true], [2, ['incident_reopened', 'lag_high'], false]]);
+    expect(rounds(twice).map((r) => steps(r).map((s) => s.state))).toEqual([['known', 'known', 'known', 'unseen', 'unseen', 'unseen', 'unseen'], ['known', 'known']]);
+    expect(startOf(twice)).toBe(T);
+  });
+  it('has one round, also when nothing is known of it', () => {
+    expect(rounds(incident({ events: [event('a', -5)] }))).toEqual([{ phases: [], events: [event('a', -5)], over: false }]);
+    expect(rounds({ ...incident(), phases: undefined, events: undefined })).toEqual([{ phases: [], events: [], over: false }]);
   });
 });
 
@@ -64,6 +82,9 @@ describe('impact', () => {
     const impact = { write_outage_seconds: 24.6, write_outage_error_seconds: 0.4, split_brain_seconds: 12, lost_wal: '0/1..0/9', lost_wal_bytes: 8 };
     expect(cost(incident({ state: 'settled', impact }))).toEqual(['25 s (± 400 ms, measured by WAL) critical', 'at least 8 B (0/1 to 0/9) critical', '12 s (two members took writes) critical']);
     expect(cost(incident({ impact: { write_outage_seconds: 3, lost_wal: '0/1..0/9' } })).slice(0, 2)).toEqual(['3 s (as seen by asking every member) critical', 'not measured (possibly 0/1 to 0/9) warning']);
+  });
+  it('adds what clients felt where a probe felt it', () => {
+    expect(cost(incident({ impact: { client_outage_seconds: 26.4, client_outage_error_seconds: 0.5 } }))[1]).toBe('26 s (write probe, perhaps 500 ms less) critical');
   });
   it('calls no loss what is proven to be none', () => {
     expect(cost(incident({ impact: { lost_wal_bytes: 0 } }))[1]).toBe('none (proven by both positions) ok');

@@ -35,22 +35,43 @@ const STEP_WORD: Record<Step['name'], string> = {
 const LEADER_STEPS: PhaseName[] = ['lease_expired', 'released', 'lock_taken', 'promoted'];
 const LEADER_EVENTS = ['leader_lost', 'leader_changed', 'leader_returned'];
 
+/** One stretch of trouble: an incident that came back has several. */
+export interface Round {
+  phases: { name: PhaseName; at: string }[];
+  events: Event[];
+  /** Nothing more comes of it. */
+  over: boolean;
+}
+
+/** Each later first sign begins another round. */
+export function rounds(i: Incident): Round[] {
+  const out: Round[] = [];
+  for (const p of i.phases ?? []) {
+    if (!out.length || p.name === 'trigger') out.push({ phases: [], events: [], over: false });
+    out.at(-1)!.phases.push(p);
+  }
+  if (!out.length) out.push({ phases: [], events: [], over: false });
+  const starts = out.map((r, n) => (n === 0 ? -Infinity : ms(r.phases[0]!.at)));
+  for (const e of i.events ?? []) out[starts.findLastIndex((t) => t <= ms(e.time))]!.events.push(e);
+  return out.map((r, n) => ({ ...r, over: i.state === 'settled' || n < out.length - 1 }));
+}
+
 /** Whether the leadership was lost or changed, so that all steps of a failover are due. */
-export const isFailover = (i: Incident): boolean =>
-  (i.phases ?? []).some((p) => LEADER_STEPS.includes(p.name)) || (i.events ?? []).some((e) => LEADER_EVENTS.includes(e.event));
+export const isFailover = (r: Pick<Round, 'phases' | 'events'>): boolean =>
+  r.phases.some((p) => LEADER_STEPS.includes(p.name)) || r.events.some((e) => LEADER_EVENTS.includes(e.event));
 
 /** The steps in their order, also those that are not known. */
-export function steps(i: Incident): Step[] {
-  const known = new Map((i.phases ?? []).map((p) => [p.name, ms(p.at)]));
+export function steps(r: Round): Step[] {
+  const known = new Map(r.phases.map((p) => [p.name, ms(p.at)]));
   const end = known.has('released') ? 'released' : known.has('lease_expired') ? 'lease_expired' : 'key_lost';
-  const due: Step['name'][] = isFailover(i)
+  const due: Step['name'][] = isFailover(r)
     ? ['trigger', 'detected', end, 'lock_taken', 'promoted', 'first_write', 'last_replica_streaming']
     : ['trigger', 'detected'];
   const at = due.map((name) => (name === 'key_lost' ? null : (known.get(name) ?? null)));
   const lastKnown = at.findLastIndex((t) => t !== null);
   const out = due.map((name, n): Step => ({
     name, word: STEP_WORD[name], at: at[n]!, gap: null,
-    state: at[n] !== null ? 'known' : n > lastKnown && i.state !== 'settled' ? 'pending' : 'unseen',
+    state: at[n] !== null ? 'known' : n > lastKnown && !r.over ? 'pending' : 'unseen',
   }));
   // What is known stands in the order of its times; what is not keeps its place between the others.
   const sorted = out.filter((s) => s.at !== null).sort((a, b) => a.at! - b.at!);
@@ -117,6 +138,14 @@ function writes(i: Incident, cluster: Cluster | null): Cost {
   return { label, value: span(seconds), note: 'as seen by asking every member', tone: seconds > 0 ? 'critical' : 'ok' };
 }
 
+/** What clients felt, where a probe writes as they do. */
+function clients(i: Incident): Cost[] {
+  const seconds = i.impact?.client_outage_seconds ?? null;
+  if (seconds === null) return [];
+  const error = i.impact?.client_outage_error_seconds ?? null;
+  return [{ label: 'Clients were out', value: span(seconds), note: error ? `write probe, perhaps ${span(error)} less` : 'felt by the write probe', tone: 'critical' }];
+}
+
 function lostWal(i: Incident): Cost {
   const lost = i.impact?.lost_wal_bytes ?? null;
   const range = i.impact?.lost_wal ?? null;
@@ -146,7 +175,7 @@ function splitBrain(i: Incident, cluster: Cluster | null, now: number): Cost {
 }
 
 /** What it cost, with words for what is not known and for what goes on. `cluster` is the belief of now. */
-export const costs = (i: Incident, cluster: Cluster | null, now: number): Cost[] => [writes(i, cluster), lostWal(i), splitBrain(i, cluster, now)];
+export const costs = (i: Incident, cluster: Cluster | null, now: number): Cost[] => [writes(i, cluster), ...clients(i), lostWal(i), splitBrain(i, cluster, now)];
 
 // --- Evidence ---
 
