@@ -37,6 +37,8 @@ pub struct CauseRule {
     /// Causes that bring this one about.
     pub symptom_of: Vec<String>,
     pub advice: String,
+    /// Whether what follows within minutes is the same incident.
+    pub reopens: bool,
 }
 
 /// Whose fault it is: which member `$member` stands for.
@@ -117,6 +119,12 @@ struct RawCause {
     #[serde(default)]
     symptom_of: Vec<String>,
     advice: String,
+    #[serde(default = "yes")]
+    reopens: bool,
+}
+
+const fn yes() -> bool {
+    true
 }
 
 #[derive(Debug, Deserialize)]
@@ -267,6 +275,7 @@ impl Loader<'_> {
             supersedes: raw.supersedes,
             symptom_of: raw.symptom_of,
             advice: raw.advice,
+            reopens: raw.reopens,
         }
     }
 
