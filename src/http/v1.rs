@@ -71,6 +71,7 @@ pub fn router(api: Api) -> Router {
             "/api/daraji/v1/incidents/{id}/notes",
             post(incidents::note).layer(DefaultBodyLimit::max(NOTE_BODY_BYTES_MAX)),
         )
+        .route("/api/daraji/v1/incidents/{id}/patterns", get(incidents::patterns))
         .route("/api/daraji/v1/targets", get(targets))
         .route("/api/daraji/v1/notifications", get(notifications))
         .route(

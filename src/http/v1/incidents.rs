@@ -1,6 +1,7 @@
 //! Incidents: the list, one with what is around it, and what people do with it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::extract::{Path, Query, State};
@@ -9,11 +10,13 @@ use axum::{Extension, Json};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 
 use super::{Api, LIMIT_MAX, parse_time};
 use crate::http::auth::Caller;
 use crate::http::error::ApiError;
 use crate::incident::handle::{Act, HandleError};
+use crate::incident::patterns::{Comparison, around};
 use crate::incident::report::{self, Account, Frame};
 use crate::incident::similar::{self, Outline, Similar};
 use crate::model::Timestamp;
@@ -23,6 +26,9 @@ use crate::platform::error::chain;
 use crate::platform::tasks::blocking;
 use crate::store::state::tables::INCIDENTS;
 use crate::store::state::{StateError, StateStore, Table};
+
+/// How long the logs around an incident are read.
+const PATTERNS_PATIENCE: Duration = Duration::from_secs(2);
 
 /// The same rows, read without what comparing does not need.
 const OUTLINES: Table<Outline> = Table::new(INCIDENTS.name());
@@ -120,7 +126,7 @@ async fn whole(api: &Api, id: &str) -> Result<Whole, ApiError> {
         Ok(Some(Whole { incident, similar, notifications }))
     });
     let found: Option<Whole> = found.await.map_err(|error: StateError| ApiError::internal(chain(&error)))?;
-    found.ok_or_else(|| ApiError::not_found(format!("no incident has the id {id:?}")))
+    found.ok_or_else(|| unknown(id))
 }
 
 /// The row of an incident.
@@ -145,6 +151,33 @@ fn notification(one: &Notification) -> Value {
         "next_attempt_at": one.next_attempt_at,
         "error": one.last_error,
     })
+}
+
+/// What the logs said around it that they did not say before.
+pub(super) async fn patterns(State(api): State<Api>, Path(id): Path<String>) -> Result<Json<Comparison>, ApiError> {
+    let (state, logs, now, key) = (Arc::clone(&api.state), Arc::clone(&api.logs), api.clock.now(), id.clone());
+    let stop = CancellationToken::new();
+    let _cancels = stop.clone().drop_guard();
+    let reads = stop.clone();
+    let mut work = std::pin::pin!(blocking(move || {
+        let found = stored(&state, &key).map_err(|error| ApiError::internal(chain(&error)))?;
+        let incident = found.ok_or_else(|| unknown(&key))?;
+        let compared = around(&logs, &incident, now, (PATTERNS_PATIENCE, &reads));
+        compared.map_err(|error| ApiError::unavailable(chain(&error)))
+    }));
+    let early = tokio::time::timeout(PATTERNS_PATIENCE, &mut work).await;
+    let answer = if let Ok(answer) = early {
+        answer
+    } else {
+        // A search that finds little does not see how long it takes.
+        stop.cancel();
+        work.await
+    };
+    answer.map(Json)
+}
+
+fn unknown(id: &str) -> ApiError {
+    ApiError::not_found(format!("no incident has the id {id:?}"))
 }
 
 /// Body of `POST incidents/ID/acknowledge`; may be left out.
