@@ -40,6 +40,8 @@ fn meaning(event: &Event) -> Meaning {
         "dcs_quorum_restored" => Meaning::Ends("dcs_quorum"),
         "replica_broken" => Meaning::Opens("replica_broken"),
         "replica_recovered" => Meaning::Ends("replica_broken"),
+        "postgres_hung" if event.severity == EventSeverity::Critical => Meaning::Opens("postgres_hung"),
+        "postgres_hung_ended" => Meaning::Ends("postgres_hung"),
         // A restart in order is a notice.
         "primary_interrupted" | "primary_restarted_in_place" | "primary_promoted_again"
             if event.severity >= EventSeverity::Warning =>

@@ -190,6 +190,7 @@ fn what_opens_and_what_only_joins() {
         ("split_brain_confirmed", true),
         ("dcs_quorum_lost", true),
         ("replica_broken", true),
+        ("postgres_hung", false),
         ("primary_interrupted", true),
         ("primary_restarted_in_place", true),
         ("primary_promoted_again", true),
