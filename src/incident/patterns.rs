@@ -274,8 +274,8 @@ fn query(cluster: &str, stream: &Stream, pattern: &str) -> String {
     needles.sort_by_key(|(_, text)| std::cmp::Reverse(text.len()));
     needles.truncate(NEEDLES_MAX);
     needles.sort_unstable();
-    let filters: String = needles.iter().map(|(_, text)| format!(" |= {}", Quoted(text))).collect();
-    format!("{{{}}}{filters}", matchers.join(","))
+    let filters: Vec<String> = needles.iter().map(|(_, text)| format!(" |= {}", Quoted(text))).collect();
+    format!("{{{}}}{}", matchers.join(","), filters.concat())
 }
 
 /// The line with its variables masked, cut to [`LINE_CHARS_MAX`] characters.
