@@ -40,6 +40,12 @@ fn meaning(event: &Event) -> Meaning {
         "dcs_quorum_restored" => Meaning::Ends("dcs_quorum"),
         "replica_broken" => Meaning::Opens("replica_broken"),
         "replica_recovered" => Meaning::Ends("replica_broken"),
+        // A restart in order is a notice.
+        "primary_interrupted" | "primary_restarted_in_place" | "primary_promoted_again"
+            if event.severity >= EventSeverity::Warning =>
+        {
+            Meaning::Happened
+        }
         _ if event.source == FROM_LOGS && event.severity >= EventSeverity::Warning => Meaning::Happened,
         _ => Meaning::Joins,
     }
@@ -269,6 +275,7 @@ fn join(incident: &mut Incident, event: &Event, options: &CorrelatorOptions) {
             incident.impact.split_brain_seconds = seconds.map(|seconds| seconds + before);
         }
         ("writes_resumed", _) => outage_measured(incident, event),
+        ("client_writes_resumed", _) => client_outage_measured(incident, event),
         ("leader_change_measured", _) => wal_measured(&mut incident.impact, event),
         _ => {}
     }
@@ -298,6 +305,22 @@ fn outage_measured(incident: &mut Incident, event: &Event) {
     let before = impact.write_outage_seconds.filter(|_| measured > 0.0).unwrap_or(0.0);
     impact.write_outage_seconds = Some(before + seconds);
     impact.write_outage_error_seconds = Some(measured + error);
+}
+
+/// Outages of one address add up; of several addresses the worst counts.
+fn client_outage_measured(incident: &mut Incident, event: &Event) {
+    let of = |event: &Event| {
+        Some((number::<f64>(event, "client_outage_seconds")?, number::<f64>(event, "client_outage_error_seconds")?))
+    };
+    let address = event.fields.get("address");
+    let told = incident.events.iter().filter(|told| told.event == event.event && told.fields.get("address") == address);
+    let sum = |(seconds, error): (f64, f64), (more, wrong): (f64, f64)| (seconds + more, error + wrong);
+    let (seconds, error) = told.chain([event]).filter_map(of).fold((0.0, 0.0), sum);
+    let impact = &mut incident.impact;
+    if seconds > impact.client_outage_seconds.unwrap_or(0.0) {
+        impact.client_outage_seconds = Some(seconds);
+        impact.client_outage_error_seconds = Some(error);
+    }
 }
 
 fn wal_measured(impact: &mut Impact, event: &Event) {

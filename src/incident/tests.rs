@@ -18,6 +18,7 @@ fn event(seconds: u64, name: &str, member: &str, fields: &[(&str, &str)]) -> Eve
     let severity = match name {
         "leader_changed" if fields.contains(&("planned", "true")) => EventSeverity::Notice,
         "leader_lost" | "leader_changed" | "split_brain_confirmed" | "dcs_quorum_lost" => EventSeverity::Critical,
+        "primary_restarted_in_place" if fields.contains(&("crashed", "false")) => EventSeverity::Notice,
         "leader_returned" | "split_brain_ended" | "lease_renewed" => EventSeverity::Info,
         _ => EventSeverity::Warning,
     };
@@ -119,7 +120,7 @@ fn a_failover_opens_once_and_settles_once() {
     story.event(event(1, "leader_changed", "n1", &[("old_leader", "n2"), ("planned", "true")]));
     story.event(event(2, "lease_not_renewed", "n1", &[]));
     story.event(event(3, "lease_renewed", "n1", &[]));
-    story.event(event(3, "primary_restarted_in_place", "n1", &[]));
+    story.event(event(3, "primary_restarted_in_place", "n1", &[("crashed", "false")]));
     story.event(event(4, "rest_down", "n1", &[]));
     story.event(event(
         10,
@@ -189,11 +190,14 @@ fn what_opens_and_what_only_joins() {
         ("split_brain_confirmed", true),
         ("dcs_quorum_lost", true),
         ("replica_broken", true),
+        ("primary_interrupted", true),
+        ("primary_restarted_in_place", true),
+        ("primary_promoted_again", true),
         ("split_brain_possible", false),
         ("member_lost", false),
         ("lag_high", false),
         ("dcs_member_down", false),
-        ("primary_restarted_in_place", false),
+        ("primary_not_writable", false),
         ("leader_returned", false),
     ] {
         let mut story = Story::new();

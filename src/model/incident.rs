@@ -298,6 +298,13 @@ pub struct Impact {
     /// How wrong that may be; only known when it was measured by WAL.
     #[serde(default)]
     pub write_outage_error_seconds: Option<f64>,
+    /// Seconds from the last transaction that a client could commit to the first again, as the write probe felt it; over
+    /// all its addresses the longest. `None` without a probe, or when it felt nothing.
+    #[serde(default)]
+    pub client_outage_seconds: Option<f64>,
+    /// How much shorter that may have been.
+    #[serde(default)]
+    pub client_outage_error_seconds: Option<f64>,
     /// Seconds in which two members took writes.
     #[serde(default)]
     pub split_brain_seconds: Option<f64>,
@@ -337,6 +344,9 @@ impl Impact {
             Some(_) => format!("no member was seen to take writes for {}", self.write_outage_text()),
             None => "how long no member took writes is unknown".to_owned(),
         });
+        if let Some(seconds) = self.client_outage_seconds {
+            lines.push(format!("clients could not write for {seconds:.1} s"));
+        }
         if let Some(seconds) = self.split_brain_seconds {
             lines.push(format!("two members took writes for {seconds:.1} s"));
         }
