@@ -75,7 +75,7 @@ test('the page has the time of the incident; a drag looks closer, and back', fix
   assert.equal(new URL(page.url()).search, '', 'the range of another page must not hide the incident');
   const label = page.locator('#time-button');
   const whole = await label.innerText();
-  assert.match(whole, /^\d{4}-\d\d-\d\d .* – /);
+  assert.match(whole, /\d\d:\d\d:\d\d – /);
   const back = page.getByRole('button', { name: 'Whole' });
   assert.equal(await back.isDisabled(), true);
 
@@ -89,6 +89,18 @@ test('the page has the time of the incident; a drag looks closer, and back', fix
   await page.waitForFunction(() => document.querySelectorAll('figcaption .at').length >= 4);
   assert.equal(new Set(await page.locator('figcaption .at').evaluateAll((l) => l.map((e) => e.textContent.split('◆')[0].trim()))).size, 1);
 
+  // A mark leads to its event.
+  const mark = region(page, 'Leadership').locator('.event').last();
+  await mark.scrollIntoViewIfNeeded();
+  const event = page.locator('.story [data-event]').last();
+  const inView = () => event.evaluate((e) => { const { top, bottom } = e.getBoundingClientRect(); return top >= 0 && bottom <= innerHeight; });
+  assert.equal(await inView(), false);
+  await mark.click();
+  assert.equal(await inView(), true);
+
+  await chart.scrollIntoViewIfNeeded();
+  Object.assign(box, await chart.boundingBox());
+  await page.mouse.move(box.x + box.width * 0.6, box.y + 50);
   await page.mouse.down();
   await page.mouse.move(box.x + box.width * 0.9, box.y + 50, { steps: 6 });
   await page.mouse.up();

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import type { Cause, Cluster, Event, Evidence, Incident, LogLine, PhaseName } from '../api/types';
-import { absence, byUrgency, bySign, costs, isFailover, lasted, patternPieces, proofOf, rounds, since, startOf, steps, story, stretches, unseen, windowOf } from './incident';
+import { absence, byUrgency, bySign, causeLine, costs, isFailover, lasted, patternPieces, proofOf, rounds, since, startOf, steps, story, stretches, unseen, windowOf } from './incident';
 
 const T = Date.UTC(2026, 0, 1, 12);
 const at = (seconds: number) => new Date(T + seconds * 1000).toISOString();
@@ -96,6 +96,9 @@ describe('impact', () => {
     expect(cost(incident({ state: 'settled' }), cluster([false, false]))[0]).toBe('not measured unknown');
     expect(cost(incident(), cluster([true, false]))[0]).toBe('not measured unknown');
   });
+  it('expects no writes of a standby cluster', () => {
+    expect(cost(incident(), { ...cluster([false, false]), standby_of: 'db:5432' })[0]).toBe('not applicable (a standby cluster takes no writes) unknown');
+  });
   it('knows that a split brain goes on, was possible, or has an end that nobody saw', () => {
     const confirmed = event('split_brain_confirmed', 1, { members: 'pg1,pg2' }, null);
     expect(cost(incident({ events: [confirmed] }))[2]).toBe('still going on (pg1 and pg2, for 40 s) critical');
@@ -166,6 +169,15 @@ describe('the story', () => {
 it('lists what nobody has taken first, then the newest', () => {
   const i = (id: string, state: Incident['state'], s: number) => incident({ id, state, opened_at: at(s) });
   expect([i('old', 'open', 0), i('over', 'settled', 50), i('taken', 'acknowledged', 40), i('new', 'open', 9)].sort(byUrgency).map((x) => x.id)).toEqual(['new', 'old', 'taken', 'over']);
+});
+
+it.each<[Partial<Incident>, string]>([
+  [{ causes: [] }, 'cause not known yet'],
+  [{ causes: [], verdict: 'Not enough evidence' }, 'Not enough evidence'],
+  [{ causes: [{ title: 'disk full', confidence: 'high' } as Cause] }, 'disk full (high confidence)'],
+  [{ causes: [{ title: 'disk full', confidence: 'low' } as Cause] }, 'no cause is proven; perhaps: disk full'],
+])('%o in one line', (over, text) => {
+  expect(causeLine(incident(over))).toBe(text);
 });
 
 it('takes a masked line apart at its variables', () => {

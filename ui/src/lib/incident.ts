@@ -126,8 +126,9 @@ function writes(i: Incident, cluster: Cluster | null): Cost {
   const seconds = i.impact?.write_outage_seconds ?? null;
   const error = i.impact?.write_outage_error_seconds ?? null;
   const label = 'Writes were out';
+  if (seconds === null && cluster?.standby_of) return { label, value: 'not applicable', note: 'a standby cluster takes no writes', tone: 'unknown' };
   // Members that nobody hears may take writes: then it is not known, rather than going on.
-  const nobody = cluster !== null && cluster.writable.length === 0 && cluster.members.some((m) => m.writable === false);
+  const nobody = cluster !== null && !cluster.standby_of && cluster.writable.length === 0 && cluster.members.some((m) => m.writable === false);
   if (i.state !== 'settled' && nobody) {
     const unheard = cluster.members.filter((m) => m.writable === null).map((m) => m.name);
     const note = unheard.length ? `no member is seen to take writes; ${unheard.join(' and ')} cannot be seen` : 'no member takes writes';
@@ -298,6 +299,13 @@ export const byUrgency = (a: Incident, b: Incident): number => STATE_ORDER[a.sta
 
 /** How long it has gone on, or went on, in seconds. */
 export const lasted = (i: Incident, now: number): number => Math.max(0, (i.settled_at ? ms(i.settled_at) : now) - ms(i.opened_at)) / 1000;
+
+/** The likeliest cause in one line; a guess is told as one. */
+export function causeLine(i: Pick<Incident, 'causes' | 'verdict'>): string {
+  const first = i.causes[0];
+  if (!first) return i.verdict ?? 'cause not known yet';
+  return first.confidence === 'low' ? `no cause is proven; perhaps: ${first.title}` : `${first.title} (${first.confidence} confidence)`;
+}
 
 /** A masked log line in pieces: every other one stands for a variable. */
 export const patternPieces = (pattern: string): string[] => pattern.split('<_>');
