@@ -202,6 +202,7 @@ pub(super) fn failsafe(state: &mut ClusterState, now: Timestamp, options: &Judge
 fn member_lost(state: &ClusterState, name: &str, (since, sources): (Timestamp, &str), now: Timestamp) -> Draft {
     let reason = reach::lost_reason(state, name, since, now);
     let why = match reason {
+        LostReason::NotAnswering => "; it takes connections and does not answer",
         LostReason::MonitorCutOff => "; other members reach it, so it is our own view that is cut off",
         LostReason::Down => "; its host answers that nothing listens",
         LostReason::UnreachableFromAll => "; no other member reaches it either",

@@ -236,7 +236,7 @@ impl Script {
 
     /// All of the host is silent.
     pub(super) fn lose_host(&mut self, name: &str) {
-        let silent = Fails(FailureKind::Timeout, "timed out");
+        let silent = Fails(FailureKind::Unreachable, "connect: no answer");
         self.rest_fails.insert(name.to_owned(), silent.clone());
         self.sql_fails.insert(name.to_owned(), silent);
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
 
+use crate::model::incident::Confidence;
 use crate::platform::units::parse_duration;
 use crate::platform::yaml::{self, Node, Problem};
 use crate::query::{logql, promql};
@@ -36,6 +37,8 @@ pub struct CauseRule {
     pub supersedes: Vec<String>,
     /// Causes that bring this one about.
     pub symptom_of: Vec<String>,
+    /// How sure it can be at most.
+    pub at_most: Confidence,
     pub advice: String,
 }
 
@@ -116,6 +119,7 @@ struct RawCause {
     supersedes: Vec<String>,
     #[serde(default)]
     symptom_of: Vec<String>,
+    at_most: Option<Confidence>,
     advice: String,
 }
 
@@ -266,6 +270,7 @@ impl Loader<'_> {
             order: raw.order,
             supersedes: raw.supersedes,
             symptom_of: raw.symptom_of,
+            at_most: raw.at_most.unwrap_or(Confidence::High),
             advice: raw.advice,
         }
     }
