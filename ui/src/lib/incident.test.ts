@@ -76,7 +76,8 @@ describe('impact', () => {
   }) as unknown as Cluster;
   const cost = (i: Incident, c: Cluster | null = null) => costs(i, c, T + 41_000).map((x) => `${x.value}${x.note ? ` (${x.note})` : ''} ${x.tone}`);
   it('says what was not measured', () => {
-    expect(cost(incident())).toEqual(['not measured unknown', 'not measured unknown', 'none seen ok']);
+    expect(cost(incident())).toEqual(['not measured unknown', 'not measured unknown', 'not measured unknown']);
+    expect(cost(incident(), cluster([true, false]))[2]).toBe('none seen ok');
   });
   it('says what was, with its error', () => {
     const impact = { write_outage_seconds: 24.6, write_outage_error_seconds: 0.4, split_brain_seconds: 12, lost_wal: '0/1..0/9', lost_wal_bytes: 8 };
@@ -105,7 +106,7 @@ describe('impact', () => {
     expect(cost(incident({ events: [confirmed], state: 'settled' }))[2]).toBe('not measured (its end was not seen) unknown');
     expect(cost(incident({ events: [confirmed, event('split_brain_ended', 9)], impact: { split_brain_seconds: 8 } }))[2]).toBe('8 s (two members took writes) critical');
     expect(cost(incident(), cluster([true, null], { state: 'possible', grade: null, members: ['pg1', 'pg2'], since: at(0) }))[2]).toBe('possible (pg1 and pg2: cannot be excluded) warning');
-    expect(cost(incident({ events: [event('split_brain_possible', 1)] }))[2]).toBe('none seen (it was possible, and never confirmed) unknown');
+    expect(cost(incident({ events: [event('split_brain_possible', 1)], state: 'settled' }))[2]).toBe('none seen (it was possible, and never confirmed) unknown');
   });
   it('does not call safe what cannot be seen', () => {
     expect(cost(incident(), cluster([true, null]))[2]).toBe('none seen (pg2 cannot be seen) unknown');

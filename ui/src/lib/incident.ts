@@ -170,6 +170,8 @@ function splitBrain(i: Incident, cluster: Cluster | null, now: number): Cost {
   if (seconds !== null) return { label, value: span(seconds), note: 'two members took writes', tone: 'critical' };
   if (live?.state === 'possible') return { label, value: 'possible', note: `${live.members.join(' and ')}: cannot be excluded`, tone: 'warning' };
   if (told.some((e) => e.event === 'split_brain_confirmed')) return { label, value: 'not measured', note: 'its end was not seen', tone: 'unknown' };
+  // Nobody asks the members of a cluster that is not watched.
+  if (i.state !== 'settled' && cluster === null) return { label, value: 'not measured', note: '', tone: 'unknown' };
   const dark = i.state === 'settled' ? [] : (cluster?.members ?? []).filter((m) => m.writable === null).map((m) => m.name);
   const note = has(i, 'split_brain_possible') ? 'it was possible, and never confirmed' : dark.length ? `${dark.join(' and ')} cannot be seen` : '';
   return { label, value: 'none seen', note, tone: note ? 'unknown' : 'ok' };
