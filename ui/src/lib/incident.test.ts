@@ -16,9 +16,17 @@ describe('the time of an incident', () => {
   it('begins with the first sign, and goes on while it is open', () => {
     const i = incident({ phases: phases(['trigger', -20], ['detected', 0]) });
     expect(startOf(i)).toBe(T - 20_000);
-    expect(windowOf(i)).toEqual({ from: T - 80_000, to: null });
-    expect(windowOf({ ...i, state: 'settled', settled_at: at(100) }).to).toBe(T + 160_000);
+    expect(windowOf(i, T + 60_000)).toEqual({ from: T - 80_000, to: null });
+    expect(windowOf({ ...i, state: 'settled', settled_at: at(100) }, T + 999_000_000).to).toBe(T + 160_000);
     expect(startOf(incident())).toBe(T);
+  });
+  it('is shown as far as something happened when nothing has for long', () => {
+    const i = incident({ phases: phases(['trigger', 0], ['detected', 1]), events: [event('a', 60)] });
+    expect(windowOf(i, T + 20 * 60_000).to).toBe(null);
+    expect(windowOf(i, T + 2 * 86_400_000).to).toBe(T + 60_000 + 600_000);
+    // A long one stays whole for longer.
+    const long = { ...i, events: [event('a', 0), event('b', 4 * 3600)] };
+    expect(windowOf(long, T + 10 * 3_600_000).to).toBe(null);
   });
   it('lasts until it settled, or until now', () => {
     expect(lasted(incident(), T + 5000)).toBe(5);

@@ -11,9 +11,16 @@ export const startOf = (i: Incident): number => Math.min(ms(i.opened_at), ...(i.
 /** Shown before the first sign and after the end, so that both can be seen to have been different. */
 const MARGIN_MS = 60_000;
 
+/** An open incident in which nothing has happened for so long is shown as far as something did: else its hours hide its seconds. */
+const QUIET_MS = 30 * 60_000;
+
 /** The time range that shows the whole incident. `to` is null while it goes on. */
-export function windowOf(i: Incident): { from: number; to: number | null } {
-  return { from: startOf(i) - MARGIN_MS, to: i.settled_at ? ms(i.settled_at) + MARGIN_MS : null };
+export function windowOf(i: Incident, now: number): { from: number; to: number | null } {
+  const from = startOf(i) - MARGIN_MS;
+  if (i.settled_at) return { from, to: ms(i.settled_at) + MARGIN_MS };
+  const last = Math.max(ms(i.opened_at), ...(i.phases ?? []).map((p) => ms(p.at)), ...(i.events ?? []).map((e) => ms(e.time)));
+  const quiet = now - last > Math.max(QUIET_MS, 3 * (last - from));
+  return { from, to: quiet ? last + QUIET_MS / 3 : null };
 }
 
 // --- Phases ---
