@@ -40,6 +40,8 @@ pub struct CauseRule {
     /// How sure it can be at most.
     pub at_most: Confidence,
     pub advice: String,
+    /// Whether what follows within minutes is the same incident.
+    pub reopens: bool,
 }
 
 /// Whose fault it is: which member `$member` stands for.
@@ -121,6 +123,12 @@ struct RawCause {
     symptom_of: Vec<String>,
     at_most: Option<Confidence>,
     advice: String,
+    #[serde(default = "yes")]
+    reopens: bool,
+}
+
+const fn yes() -> bool {
+    true
 }
 
 #[derive(Debug, Deserialize)]
@@ -272,6 +280,7 @@ impl Loader<'_> {
             symptom_of: raw.symptom_of,
             at_most: raw.at_most.unwrap_or(Confidence::High),
             advice: raw.advice,
+            reopens: raw.reopens,
         }
     }
 

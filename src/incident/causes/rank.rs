@@ -204,6 +204,7 @@ impl Ranked<'_> {
             missing: missing(&rule.signs, &signs, &bindings),
             symptom_of: self.root,
             advice: bindings.show(&rule.advice),
+            reopens: rule.reopens,
         }
     }
 }
