@@ -38,6 +38,9 @@ test('a settled incident tells verdict, cost, steps, lanes, series and story', f
   const story = region(page, 'Timeline');
   const told = await story.innerText();
   assert.match(told, /PostgreSQL down[\s\S]*PANIC[\s\S]*proves: writing WAL failed[\s\S]*leader lost[\s\S]*lease expired[\s\S]*proves: the lease ran out[\s\S]*leader changed[\s\S]*unplanned[\s\S]*failover[\s\S]*TL 6 → 7/);
+  await page.keyboard.press('j');
+  await page.keyboard.press('j');
+  assert.equal((await focused(page)).name, 'Logs around leader lost');
   const folded = story.locator('details').first();
   assert.equal(await folded.getAttribute('open'), null);
   await story.getByRole('button', { name: 'All log lines' }).click();
