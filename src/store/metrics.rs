@@ -14,6 +14,8 @@
 mod block;
 mod bytes;
 mod chunk;
+#[allow(dead_code, reason = "the blocks and the head take it next")]
+mod codec;
 mod head;
 mod postings;
 mod select;
