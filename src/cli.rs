@@ -11,6 +11,7 @@ mod postmortem;
 mod query;
 mod status;
 mod token;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -58,6 +59,8 @@ enum Command {
     Postmortem(postmortem::PostmortemArgs),
     /// Make, list and revoke access tokens
     Token(token::TokenArgs),
+    /// Check a data directory's files
+    Verify(verify::VerifyArgs),
 }
 
 /// How to print results.
@@ -90,6 +93,7 @@ pub async fn run() -> ExitCode {
         Command::Incidents(args) => status::incidents(args, &clock).await,
         Command::Postmortem(args) => postmortem::run(args, &clock).await,
         Command::Token(args) => token::run(args, &clock).await,
+        Command::Verify(args) => verify::run(&args),
     };
     match result {
         Ok(code) => code,
