@@ -342,6 +342,7 @@ impl MetricStore {
         let mut hint: (u64, Hint) = (0, None);
         let batch_min = found.next_batch();
         let (wal, journal, unreadable) = Wal::open(disk, &dir.join("wal"), batch_min, |batch, sample| {
+            head.note_window(sample.window);
             if is_in_block(sample.window) {
                 return true;
             }
@@ -358,7 +359,7 @@ impl MetricStore {
             replayed.is_some()
         })
         .map_err(MetricError::OpenLog)?;
-        recovery.torn_bytes = journal.torn_bytes;
+        recovery.torn_bytes = journal.torn_bytes + found.torn_bytes;
         recovery.unreadable_batches = unreadable;
         recovery.damaged.extend(journal.damaged);
         recovery.damaged.extend(found.damaged);
@@ -536,9 +537,10 @@ impl MetricStore {
         }
     }
 
-    /// Makes everything durable before the process ends.
+    /// Moves everything to the windows' logs before the process ends, so that the next one has nothing to replay.
     pub fn close(&self) -> Result<(), MetricError> {
-        self.sync()
+        let _only_one = self.maintaining.lock();
+        self.seal(u64::MAX)
     }
 
     pub fn stats(&self) -> MetricStats {

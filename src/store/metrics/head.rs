@@ -11,7 +11,7 @@ pub(super) mod log;
 pub(super) mod registry;
 pub(super) mod window;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -85,9 +85,6 @@ pub(super) struct Head {
     next_window: u64,
 }
 
-/// Names of the files that opening set aside.
-pub(super) type Damaged = Vec<PathBuf>;
-
 impl Head {
     /// Opens the logs in a directory, apart from those of windows that are in blocks, which are removed.
     pub(super) fn open(
@@ -121,12 +118,20 @@ impl Head {
                 let hash = registry::hash_of(labels, &mut scratch);
                 registry.find(hash).or_else(|| registry.register(hash, labels))
             };
-            let (window, recovering, damaged) = Window::open(disk, &path, (number, start_ms), (0, &mut register))?;
+            let (window, recovering, cut_off) = Window::open(disk, &path, (number, start_ms), (0, &mut register))?;
             recovery.windows.insert(number, recovering);
-            recovery.damaged.extend(damaged);
+            match cut_off.aside {
+                Some(path) => recovery.damaged.push(path),
+                None => recovery.torn_bytes += cut_off.bytes,
+            }
             head.windows.push(window);
         }
         head.windows.sort_by_key(|window| window.number);
+        let mut starts = BTreeSet::new();
+        for window in head.windows.iter_mut().rev() {
+            // Of two windows of one time the older one was about to become a block.
+            window.is_frozen = !starts.insert(window.start_ms);
+        }
         Ok((head, recovery))
     }
 
@@ -161,6 +166,11 @@ impl Head {
     /// Number of the next window.
     pub(super) fn next_window(&self) -> u64 {
         self.next_window
+    }
+
+    /// Notes that the write-ahead log knows a window of this number, which no other may get.
+    pub(super) fn note_window(&mut self, number: u64) {
+        self.next_window = self.next_window.max(number.saturating_add(1));
     }
 
     /// The window that takes samples of this time; makes one if there is none.
@@ -327,7 +337,8 @@ impl Head {
 #[derive(Debug, Default)]
 pub(super) struct Recovery {
     windows: BTreeMap<u64, Recovering>,
-    pub(super) damaged: Damaged,
+    pub(super) damaged: Vec<PathBuf>,
+    pub(super) torn_bytes: u64,
 }
 
 impl Recovery {

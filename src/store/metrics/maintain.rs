@@ -81,7 +81,7 @@ impl MetricStore {
     }
 
     /// Moves runs that began before a batch, and all of frozen windows, to the logs; then shortens the write-ahead log.
-    fn seal(&self, before: u64) -> Result<(), MetricError> {
+    pub(super) fn seal(&self, before: u64) -> Result<(), MetricError> {
         let windows: Vec<(u64, bool)> =
             self.state.read().head.windows().iter().map(|window| (window.number, window.is_frozen)).collect();
         for (number, is_frozen) in windows {
@@ -228,7 +228,8 @@ impl MetricStore {
     }
 
     /// Deletes the samples of the series that satisfy every matcher, in `start_ms..=end_ms`, as far as they are there
-    /// now. Their space comes back when their blocks are rewritten.
+    /// now. Their space comes back when their blocks are rewritten. Until its window is in a block, a sample that is
+    /// written again to such a range stays hidden.
     pub fn delete(&self, matchers: &[Matcher], start_ms: i64, end_ms: i64) -> Result<(), MetricError> {
         let _one_at_a_time = self.deleting.lock();
         let end_ms = end_ms.min(self.max_ms.load(Ordering::Relaxed));

@@ -1,6 +1,7 @@
 //! Tests of the store as a whole.
 
 mod faults;
+mod upkeep;
 
 use super::*;
 use crate::model::Timestamp;

@@ -153,7 +153,7 @@ pub(super) fn decode(payload: &[u8], mut each: impl FnMut(u64, LoggedSample)) ->
     let mut reader = Reader::new(payload.strip_prefix(&[VERSION])?);
     let batch = reader.uvarint().filter(|batch| *batch <= BATCH_MAX)?;
     while !reader.is_empty() {
-        let window = reader.uvarint()?;
+        let window = reader.uvarint().filter(|window| *window < u64::MAX)?;
         let (mut slot, mut offset_ms) = (0i64, 0i64);
         for _ in 0..reader.count()? {
             let token = reader.uvarint()?;

@@ -242,7 +242,12 @@ impl BlockWriter {
         self.flush()?;
         let dir = self.path.parent().unwrap_or(Path::new(".")).to_owned();
         let named = self.file.sync().and_then(|()| self.disk.rename(&self.temporary, &self.path));
-        named.and_then(|()| self.disk.sync_dir(&dir)).map_err(|source| self.write_error(source))?;
+        named.map_err(|source| self.write_error(source))?;
+        self.disk.sync_dir(&dir).map_err(|source| {
+            // The caller goes on without it, so it must not come back when the store opens.
+            drop(self.disk.remove_file(&self.path));
+            self.write_error(source)
+        })?;
         let number = number_of(&self.path).unwrap_or_default();
         Ok(Block { path: self.path, number, file: self.file, bytes: self.offset, summary: self.summary })
     }

@@ -27,6 +27,8 @@ const MAGIC: &[u8; 8] = b"DRJHED01";
 const FRAME_HEADER_BYTES: usize = 8;
 /// No frame is larger; a larger length is damage.
 const FRAME_BYTES_MAX: u32 = 64 << 20;
+/// A torn end is no longer than a frame or two that was being written; more is damage in the middle.
+const TORN_BYTES_MAX: u64 = 4 << 20;
 /// Read at first of a chunk or a column of times; most fit.
 const READ_GUESS_BYTES: usize = 512;
 /// Samples of a chunk; more is damage.
@@ -104,6 +106,14 @@ pub(super) struct ChunkHead<'a> {
     values: &'a [u8],
 }
 
+/// What opening cut off at the end of a log.
+#[derive(Debug, Default)]
+pub(in super::super) struct CutOff {
+    pub(super) bytes: u64,
+    /// Where it is kept, unless it is an ordinary torn end.
+    pub(super) aside: Option<PathBuf>,
+}
+
 /// The log, for the writer. Entries are collected and written by [`HeadLog::flush`].
 #[derive(Debug)]
 pub(super) struct HeadLog {
@@ -135,23 +145,23 @@ pub(in super::super) fn parse_name(path: &Path) -> Option<(u64, i64)> {
 }
 
 impl HeadLog {
-    /// Opens a log, making it if it is missing; hands what it says to `each`. Returns the damaged rest, if there is one.
+    /// Opens a log, making it if it is missing; hands what it says to `each`.
     pub(super) fn open(
         disk: &Disk,
         path: &Path,
         mut each: impl FnMut(Entry<'_>),
-    ) -> Result<(Self, Option<PathBuf>), HeadLogError> {
+    ) -> Result<(Self, CutOff), HeadLogError> {
         let write_error = |source| HeadLogError::Write { path: path.to_owned(), source };
         let mut file = disk.open_append(path).map_err(write_error)?;
         let length = file.len().map_err(write_error)?;
         let scanned = scan(&file, path, length, &mut each)?;
-        let mut aside = None;
-        if scanned.good < length && !scanned.is_torn {
+        let mut cut_off = CutOff { bytes: length - scanned.good, aside: None };
+        if scanned.good < length && (!scanned.is_torn || cut_off.bytes > TORN_BYTES_MAX) {
             let damaged = path.with_extension("head.damaged");
             let bytes = disk.read(path).map_err(|source| HeadLogError::Read { path: path.to_owned(), source })?;
             let from = usize::try_from(scanned.good).unwrap_or(usize::MAX);
             disk.write_atomic(&damaged, bytes.get(from..).unwrap_or_default()).map_err(write_error)?;
-            aside = Some(damaged);
+            cut_off.aside = Some(damaged);
         }
         let mut bytes = scanned.good;
         if bytes < length {
@@ -179,7 +189,7 @@ impl HeadLog {
             columns: FxHashMap::default(),
             needs_sync: true,
         };
-        Ok((log, aside))
+        Ok((log, cut_off))
     }
 
     pub(super) fn bytes(&self) -> u64 {

@@ -16,7 +16,7 @@ use crate::platform::disk::Disk;
 use crate::store::metrics::Point;
 use crate::store::metrics::codec::stream::{self, Tail};
 use crate::store::metrics::head::buffers::{Buffer, Buffers};
-use crate::store::metrics::head::log::{self, Entry, HeadFile, HeadLog, HeadLogError, Sealed, TimesCache};
+use crate::store::metrics::head::log::{self, CutOff, Entry, HeadFile, HeadLog, HeadLogError, Sealed, TimesCache};
 use crate::store::metrics::head::registry::Registry;
 use crate::store::metrics::head::{Fate, HeadPart};
 
@@ -120,11 +120,11 @@ impl Window {
         path: &Path,
         (number, start_ms): (u64, i64),
         (registry_number, registry): (u32, Register<'_>),
-    ) -> Result<(Self, Recovering, Option<std::path::PathBuf>), HeadLogError> {
+    ) -> Result<(Self, Recovering, CutOff), HeadLogError> {
         let mut recovering = Recovering::default();
         let (mut slots, mut records): (Vec<u32>, Vec<Record>) = (Vec::new(), Vec::new());
         let mut has_late = false;
-        let (log, damaged) = HeadLog::open(disk, path, |entry| match entry {
+        let (log, cut_off) = HeadLog::open(disk, path, |entry| match entry {
             Entry::Series(labels) => {
                 let series = registry(&labels).unwrap_or(NO_SLOT);
                 put_slot(&mut slots, series, u32::try_from(records.len()).unwrap_or(NO_SLOT));
@@ -163,7 +163,7 @@ impl Window {
             file_symbols: Vec::new(),
             scratch: Vec::new(),
         };
-        Ok((window, recovering, damaged))
+        Ok((window, recovering, cut_off))
     }
 
     pub(in super::super) fn series_count(&self) -> usize {
