@@ -279,6 +279,9 @@ impl Planner<'_> {
             _ => self.head.window_for(point.at_ms)?,
         };
         self.window = Some((start_ms, at));
+        if let Some(window) = self.head.window_at(at).filter(|window| window.has_much_to_flush()) {
+            window.flush()?;
+        }
         let (series, slot) = match self.head.slot((at, self.guess), hash, self.limits.max_series, labels) {
             Ok(found) => found,
             Err(why) => {

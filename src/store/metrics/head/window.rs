@@ -24,6 +24,10 @@ use crate::store::metrics::head::{Fate, HeadPart};
 const RUN_SAMPLES: u16 = 120;
 /// So does one whose values take so many bytes.
 const RUN_BYTES: usize = 480;
+/// So do this many late samples of a series.
+const LATE_SAMPLES: usize = 1000;
+/// Chunks of about so many bytes are written together.
+const FRAME_BYTES: usize = 4 << 20;
 /// While the log cannot be written, runs grow up to this; further samples are refused.
 const RUN_SAMPLES_MAX: u16 = 20_000;
 /// No time yet; later than any time in a window.
@@ -241,6 +245,9 @@ impl Window {
             let late = self.late.entry(slot).or_default();
             let at = late.partition_point(|(time, _)| *time < offset);
             late.insert(at, (offset, point.value));
+            if late.len() == LATE_SAMPLES {
+                self.full.push(slot);
+            }
             self.has_late = true;
             self.late_batch = self.late_batch.min(batch);
             return;
@@ -398,7 +405,9 @@ impl Window {
         if self.full.is_empty() && self.log.pending_bytes() == 0 {
             return Ok(());
         }
-        let full = std::mem::take(&mut self.full);
+        let mut full = std::mem::take(&mut self.full);
+        full.sort_unstable();
+        full.dedup();
         let sealed = self.seal(&full, batch);
         if sealed.is_err() {
             self.full = full;
@@ -406,18 +415,36 @@ impl Window {
         sealed
     }
 
-    /// Writes what some slots have in memory to the log and takes it out of memory; on an error all stays as it is.
-    /// `batch` is the number of the next batch.
+    /// Writes what some slots have in memory to the log and takes it out of memory. `batch` is the number of the next
+    /// batch. After an error what could not be written stays as it is.
     fn seal(&mut self, slots: &[u32], batch: u64) -> Result<(), HeadLogError> {
+        let mut rest = slots;
+        loop {
+            let sealed = self.seal_frame(rest, batch)?;
+            rest = rest.get(sealed..).unwrap_or_default();
+            if rest.is_empty() {
+                break;
+            }
+        }
+        if self.late.is_empty() {
+            self.late_batch = u64::MAX;
+        }
+        Ok(())
+    }
+
+    /// Seals as many slots as make a frame; returns how many.
+    fn seal_frame(&mut self, slots: &[u32], batch: u64) -> Result<usize, HeadLogError> {
         let from = self.log.pending_bytes();
         let mut chains = Vec::with_capacity(slots.len());
         for slot in slots {
-            let Some(record) = self.records.get(*slot as usize) else { continue };
-            let mut chain = record.chain;
-            if record.count > 0 {
-                let from = record.start as usize;
+            if self.log.pending_bytes() > from + FRAME_BYTES {
+                break;
+            }
+            let mut chain = self.records.get(*slot as usize).map_or(0, |record| record.chain);
+            if let Some(record) = self.records.get(*slot as usize).filter(|record| record.count > 0) {
+                let first = record.start as usize;
                 let times = self.columns.get(record.column as usize).map(|column| column.times.as_slice());
-                let times = times.and_then(|times| times.get(from..from + usize::from(record.count)));
+                let times = times.and_then(|times| times.get(first..first + usize::from(record.count)));
                 chain = self.log.add_chunk(&Sealed {
                     slot: *slot,
                     before: chain,
@@ -437,6 +464,7 @@ impl Window {
             self.log.forget_chunks(from);
             return Err(error);
         }
+        let sealed = chains.len();
         for (slot, chain) in chains {
             self.late.remove(&slot);
             let Some(record) = self.records.get_mut(slot as usize) else { continue };
@@ -448,10 +476,7 @@ impl Window {
                 self.leave(column);
             }
         }
-        if self.late.is_empty() {
-            self.late_batch = u64::MAX;
-        }
-        Ok(())
+        Ok(sealed)
     }
 
     /// Seals, of some slots from `from` on, those whose run began before a batch; returns where to go on, if anywhere.
@@ -519,6 +544,11 @@ impl Window {
 
     pub(in super::super) fn note_written(&mut self, now_ms: i64) {
         self.written_ms = (self.written_ms.0.min(now_ms), now_ms);
+    }
+
+    /// Whether so many declarations wait that they should be written before more are made.
+    pub(in super::super) fn has_much_to_flush(&self) -> bool {
+        self.log.pending_bytes() > FRAME_BYTES
     }
 
     /// Writes declarations that wait.
