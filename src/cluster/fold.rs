@@ -10,7 +10,7 @@ use crate::cluster::memory::ClusterMemory;
 use crate::cluster::options::JudgeOptions;
 use crate::cluster::split_brain::{self, RunFacts};
 use crate::cluster::state::{ClusterState, Drafts};
-use crate::cluster::{lag, loss, measure, quorum, reach, replica, request, watch};
+use crate::cluster::{clients, lag, loss, measure, quorum, reach, replica, request, watch};
 use crate::model::leadership::{CauseClass, LeaderPair, LossReason};
 use crate::model::observation::{
     Claim, ClusterView, DcsChange, DcsSnapshot, Failure, Observation, PatroniStatus, Source,
@@ -45,6 +45,7 @@ pub(super) fn observe(state: &mut ClusterState, observation: &Observation, optio
         (Source::DcsMember { url }, Claim::DcsHealth(health)) => quorum::health(state, url, probe, health),
         (Source::DcsMember { url }, Claim::Failed(failure)) => quorum::failed(state, url, probe, failure),
         (Source::DcsMember { .. }, _) => {}
+        (Source::Proxy { address }, claim) => clients::wrote(state, address, (probe, claim), out),
         (Source::Agent { member }, claim) => {
             if let Some(known) = known(state, member, options) {
                 agent(known, probe, claim);

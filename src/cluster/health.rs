@@ -1,5 +1,6 @@
 //! How a cluster is, and why, in plain words, worst first.
 
+use crate::cluster::clients;
 use crate::cluster::demotion::demotion;
 use crate::cluster::member::kind_word;
 use crate::cluster::options::JudgeOptions;
@@ -37,6 +38,11 @@ pub(super) fn health(state: &ClusterState, now: Timestamp, options: &JudgeOption
     dcs(state, now, options, &mut found);
     leader(state, now, options, &mut found);
     members(state, now, options, &mut found);
+    for (address, failure) in clients::failing(state) {
+        if !state.switching(now) {
+            found.warning(format!("clients cannot write through {address}: {failure}"));
+        }
+    }
     if state.memory.paused == Some(true) {
         found.warning("Patroni is paused: nobody fails over");
     }

@@ -233,7 +233,11 @@ fn understand(
 ) -> Result<Understood, LogStoreError> {
     let mut feed = Feed {
         watch: Watch::new(cluster),
-        correlator: Correlator::new(CorrelatorOptions::default()),
+        // Read at leisure, each trouble is told with its own cause.
+        correlator: Correlator::new(CorrelatorOptions {
+            reopen_within: Duration::ZERO,
+            ..CorrelatorOptions::default()
+        }),
         incidents: BTreeMap::new(),
         planned: Vec::new(),
         ticked_at: first,

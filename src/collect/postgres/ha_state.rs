@@ -8,9 +8,9 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio_postgres::Statement;
 
-use crate::collect::config::PostgresConfig;
+use crate::collect::config::{Address, PostgresConfig};
 use crate::collect::poll::{CollectError, Collector, Found, Said};
-use crate::collect::postgres::session::{Address, Session, Setup};
+use crate::collect::postgres::session::{Session, Setup};
 use crate::model::observation::{Claim, FailureKind, PostgresStatus, Slot, WalReceiver, WalSender};
 use crate::model::{Lsn, Timestamp};
 use crate::platform::clock::Clock;
@@ -98,9 +98,13 @@ impl Collector for HaStateCollector {
     }
 }
 
+/// Whether sessions are read only by the server's own setting. A role for monitoring is often set to read only itself:
+/// that says nothing about the sessions of others.
+pub(crate) const SERVER_IS_READ_ONLY: &str = "CASE WHEN current_setting('default_transaction_read_only') = 'on' THEN \
+    (SELECT source NOT IN ('user', 'database user', 'client', 'session') FROM pg_settings \
+     WHERE name = 'default_transaction_read_only') ELSE false END";
+
 /// The statement for a server version.
-///
-/// A role for monitoring is often set to read only itself: that says nothing about the sessions of others.
 fn statement(server_version: u32) -> String {
     // Before 13 the receiver told only what it had received.
     let flushed = if server_version >= 130_000 { "flushed_lsn" } else { "received_lsn" };
@@ -108,9 +112,7 @@ fn statement(server_version: u32) -> String {
     format!(
         "SELECT json_build_object(\
         'in_recovery', r.rec, \
-        'read_only', CASE WHEN current_setting('default_transaction_read_only') = 'on' THEN \
-            (SELECT source NOT IN ('user', 'database user', 'client', 'session') FROM pg_settings \
-             WHERE name = 'default_transaction_read_only') ELSE false END, \
+        'read_only', {SERVER_IS_READ_ONLY}, \
         'timeline', CASE WHEN r.rec THEN coalesce(w.received_tli, \
             (SELECT nullif(greatest(c.timeline_id, m.min_recovery_end_timeline), 0) \
              FROM pg_control_checkpoint() c, pg_control_recovery() m)) \
