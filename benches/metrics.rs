@@ -108,10 +108,10 @@ fn put(store: &MetricStore, body: &[u8]) -> Outcome<usize> {
     Ok(store.append_encoded(&samples, |bytes| remote_write::read_labels(bytes).ok())?.appended)
 }
 
-/// User and system time of this process.
-fn cpu() -> Outcome<Duration> {
+/// User and system time of this process in seconds.
+fn cpu() -> Outcome<f64> {
     let stat = procfs::process::Process::myself()?.stat()?;
-    Ok(Duration::from_secs_f64((stat.utime + stat.stime) as f64 / procfs::ticks_per_second() as f64))
+    Ok((stat.utime + stat.stime) as f64 / procfs::ticks_per_second() as f64)
 }
 
 /// Resident memory that is no file's.
@@ -158,7 +158,7 @@ fn say(line: &str) -> Outcome<()> {
 fn ingest(series: usize, rounds: usize) -> Outcome<()> {
     let bench = Bench::new()?;
     let mut models = models(series);
-    let (mut first, mut later, mut samples) = (Duration::ZERO, Duration::ZERO, 0);
+    let (mut first, mut later, mut samples) = (0.0, 0.0, 0);
     for round in 0..rounds {
         let bodies = requests(&mut models, round, 0)?;
         bench.at_round(round);
@@ -179,11 +179,11 @@ fn ingest(series: usize, rounds: usize) -> Outcome<()> {
             samples += taken;
         }
     }
-    let each = later.as_secs_f64() / samples as f64;
+    let each = later / samples as f64;
     say(&format!(
         "ingest   {series} series x {rounds}: {:.3} CPU-s per million samples; {:.2} CPU-us per new series",
         each * 1e6,
-        (first.as_secs_f64() / series as f64 - each) * 1e6,
+        (first / series as f64 - each) * 1e6,
     ))
 }
 
@@ -218,7 +218,7 @@ fn memory(series: usize, rounds: usize) -> Outcome<()> {
     let labels = store.label_values("cluster", &[], i64::MIN, i64::MAX)?.len();
     say(&format!(
         "reopen   {series} series: {:.2} CPU-s to the first answer ({} samples from the write-ahead log, {labels} clusters)",
-        (cpu()? - started).as_secs_f64(),
+        cpu()? - started,
         recovery.samples,
     ))
 }
@@ -229,7 +229,7 @@ fn disk(series: usize, jitter_ms: u64) -> Outcome<()> {
     let mut models = models(series);
     let rounds = usize::try_from(24 * 3_600_000 / STEP_MS)?;
     let mut samples = 0;
-    let mut spent = Duration::ZERO;
+    let mut spent = 0.0;
     for round in 0..rounds {
         let bodies = requests(&mut models, round, jitter_ms)?;
         bench.at_round(round);
@@ -254,7 +254,7 @@ fn disk(series: usize, jitter_ms: u64) -> Outcome<()> {
         "disk     {series} series x {rounds}, jitter {jitter_ms} ms: {:.3} bytes per sample, {} blocks; {:.3} CPU-s per million samples, merging included",
         bytes as f64 / samples as f64,
         stats.blocks,
-        spent.as_secs_f64() / samples as f64 * 1e6,
+        spent / samples as f64 * 1e6,
     ))
 }
 
