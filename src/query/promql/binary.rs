@@ -5,6 +5,7 @@ use rustc_hash::FxHashMap;
 use super::ast::{Binary, BinaryOp, Cardinality, Matching};
 use super::engine::QueryError;
 use super::eval::{ABSENT, Column, Eval, Evaluator, Val, is_absent, merge};
+use crate::model::quote::Quoted;
 use crate::model::Labels;
 use crate::model::labels::METRIC_NAME;
 
@@ -20,10 +21,10 @@ pub(super) fn eval(evaluator: &Evaluator<'_>, binary: &Binary) -> Eval<Val> {
             Ok(Val::Scalar(left.iter().zip(&right).map(apply).collect()))
         }
         (Val::Vector(columns), Val::Scalar(scalars)) => {
-            with_scalar(binary, columns, &|step, value| (value, at(&scalars, step), value)).map(Val::Vector)
+            with_scalar(evaluator, binary, columns, &|step, value| (value, at(&scalars, step), value)).map(Val::Vector)
         }
         (Val::Scalar(scalars), Val::Vector(columns)) => {
-            with_scalar(binary, columns, &|step, value| (at(&scalars, step), value, value)).map(Val::Vector)
+            with_scalar(evaluator, binary, columns, &|step, value| (at(&scalars, step), value, value)).map(Val::Vector)
         }
         (Val::Vector(left), Val::Vector(right)) => {
             let columns = if binary.op.is_set() {
@@ -63,6 +64,8 @@ fn compute(op: BinaryOp, a: f64, b: f64) -> Computed {
         BinaryOp::Lt => return Computed::Holds(a < b),
         BinaryOp::Ge => return Computed::Holds(a >= b),
         BinaryOp::Le => return Computed::Holds(a <= b),
+        // Trimming is for histograms; set operators never come here.
+        BinaryOp::TrimUpper | BinaryOp::TrimLower => ABSENT,
         BinaryOp::And | BinaryOp::Or | BinaryOp::Unless => f64::NAN,
     })
 }
@@ -82,13 +85,14 @@ fn drops_name(binary: &Binary) -> bool {
 }
 
 fn with_scalar(
+    evaluator: &Evaluator<'_>,
     binary: &Binary,
     mut columns: Vec<Column>,
     sides: &dyn Fn(usize, f64) -> (f64, f64, f64),
 ) -> Eval<Vec<Column>> {
     for column in &mut columns {
         if drops_name(binary) {
-            column.labels = column.labels.without(&[METRIC_NAME]);
+            evaluator.remove_name(column);
         }
         for (step, value) in column.values.iter_mut().enumerate() {
             if !is_absent(*value) {
@@ -97,7 +101,7 @@ fn with_scalar(
             }
         }
     }
-    merge(columns)
+    evaluator.merge(columns)
 }
 
 /// What must be equal on both sides.
@@ -161,7 +165,7 @@ fn matched(evaluator: &Evaluator<'_>, binary: &Binary, left: &[Column], right: &
         let key = signature(&column.labels, matching);
         let Some(partners) = ones.get(&key) else { continue };
         for partner in partners {
-            let labels = result_labels(binary, &column.labels, &partner.labels);
+            let labels = result_labels(evaluator, binary, &column.labels, &partner.labels);
             let mut values = vec![ABSENT; evaluator.grid.steps];
             for (step, place) in values.iter_mut().enumerate() {
                 let (Some(mine), Some(theirs)) = (column.at(step), partner.at(step)) else { continue };
@@ -177,7 +181,8 @@ fn matched(evaluator: &Evaluator<'_>, binary: &Binary, left: &[Column], right: &
                     }
                 }
             }
-            outputs.add(Column { labels, values })?;
+            let drop_name = evaluator.delayed_names && (drops_name(binary) || column.drop_name);
+            outputs.add(Column { labels, values, drop_name })?;
         }
     }
     Ok(outputs.columns)
@@ -212,14 +217,15 @@ fn check_one_side(
 
 /// All labels in braces, the name too.
 fn braces(labels: &Labels) -> String {
-    let pairs: Vec<String> = labels.iter().map(|(name, value)| format!("{name}={value:?}")).collect();
+    let pairs: Vec<String> = labels.iter().map(|(name, value)| format!("{name}={}", Quoted(value))).collect();
     format!("{{{}}}", pairs.join(", "))
 }
 
-fn result_labels(binary: &Binary, many: &Labels, one: &Labels) -> Labels {
+fn result_labels(evaluator: &Evaluator<'_>, binary: &Binary, many: &Labels, one: &Labels) -> Labels {
     let matching = &binary.matching;
     let names: Vec<&str> = matching.labels.iter().map(String::as_str).collect();
-    let mut labels = if drops_name(binary) { many.without(&[METRIC_NAME]) } else { many.clone() };
+    let removes_name = drops_name(binary) && !evaluator.delayed_names;
+    let mut labels = if removes_name { many.without(&[METRIC_NAME]) } else { many.clone() };
     if matching.cardinality == Cardinality::OneToOne {
         labels = if matching.on { labels.only(&names) } else { labels.without(&names) };
     }

@@ -316,6 +316,16 @@ pub(super) fn quantile(q: f64, values: &mut [f64]) -> f64 {
     at(lower) * (1.0 - weight) + at(upper) * weight
 }
 
+pub(super) fn check_smoothing(params: &[f64]) -> Result<(), String> {
+    for (name, value) in ["smoothing", "trend"].iter().zip(params) {
+        if *value <= 0.0 || *value >= 1.0 {
+            let short = name.chars().next().unwrap_or('s');
+            return Err(format!("invalid {name} factor. Expected: 0 < {short}f < 1, got: {value:.6}"));
+        }
+    }
+    Ok(())
+}
+
 pub(super) fn double_exponential_smoothing(window: &Window<'_>) -> Option<f64> {
     let (smoothing, trend) = (window.param(0), window.param(1));
     if window.points.len() < 2 {
