@@ -404,7 +404,9 @@ fn run_script(path: &Path, profile: Profile, score: &mut Score) {
         if head.is_empty() {
             continue;
         }
-        let body: Vec<&str> = lines[number..].iter().take_while(|line| !line.is_empty()).copied().collect();
+        let has_body = *head != "clear";
+        let body = lines[number..].iter().take_while(|line| has_body && !line.is_empty());
+        let body: Vec<&str> = body.copied().collect();
         number += body.len();
         match runner.command(head, &body) {
             Ok(Outcome::Passed) => score.passed += usize::from(head.starts_with("eval")),

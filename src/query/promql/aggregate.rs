@@ -37,8 +37,15 @@ pub(super) fn eval(evaluator: &Evaluator<'_>, aggregate: &Aggregate) -> Eval<Vec
         },
     };
     let columns = evaluator.vector(&aggregate.expr)?;
-    if let (AggregateOp::Quantile, Parameter::Numbers(q, span)) = (aggregate.op, &parameter) {
-        check_quantiles(evaluator, q, *span);
+    match (aggregate.op, &parameter) {
+        (AggregateOp::Quantile, Parameter::Numbers(q, span)) => check_quantiles(evaluator, q, *span),
+        (AggregateOp::LimitRatio, Parameter::Numbers(ratios, span)) => {
+            pick::check_ratios(evaluator, ratios, *span)?;
+        }
+        (AggregateOp::Topk | AggregateOp::Bottomk | AggregateOp::Limitk, Parameter::Numbers(k, _)) => {
+            pick::check_counts(k)?;
+        }
+        _ => {}
     }
     if let Parameter::Text(label) = &parameter {
         return count_values(evaluator, aggregate, label, &columns);
@@ -50,8 +57,8 @@ pub(super) fn eval(evaluator: &Evaluator<'_>, aggregate: &Aggregate) -> Eval<Vec
             (AggregateOp::Topk | AggregateOp::Bottomk | AggregateOp::Limitk, Parameter::Numbers(k, _)) => {
                 pick::by_count(evaluator, aggregate.op, k, &group, &mut results)?;
             }
-            (AggregateOp::LimitRatio, Parameter::Numbers(ratios, span)) => {
-                pick::by_ratio(evaluator, ratios, *span, &group, &mut results)?;
+            (AggregateOp::LimitRatio, Parameter::Numbers(ratios, _)) => {
+                pick::by_ratio(evaluator, ratios, &group, &mut results)?;
             }
             (AggregateOp::Quantile, Parameter::Numbers(q, _)) => {
                 let column = fold(evaluator, aggregate, &group, |step, values| quantile(at(q, step), values));

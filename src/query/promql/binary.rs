@@ -170,7 +170,7 @@ fn matched(evaluator: &Evaluator<'_>, binary: &Binary, left: &[Column], right: &
             for (step, place) in values.iter_mut().enumerate() {
                 let (Some(mine), Some(theirs)) = (column.at(step), partner.at(step)) else { continue };
                 let (a, b) = if swapped { (theirs, mine) } else { (mine, theirs) };
-                *place = pair_value(binary, a, b, if swapped { b } else { a });
+                *place = pair_value(binary, a, b, a);
                 if one_to_one && !is_absent(*place) {
                     let taken = taken.entry(key.clone()).or_insert_with(|| vec![false; evaluator.grid.steps]);
                     if let Some(taken) = taken.get_mut(step)

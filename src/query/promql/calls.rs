@@ -86,6 +86,9 @@ fn over_range(evaluator: &Evaluator<'_>, call: &Call, windowed: Windowed) -> Eva
         params.push(evaluator.scalar(arg)?);
     }
     let range = call.args.iter().find(|arg| arg.value_type() == ValueType::Matrix).ok_or_else(missing)?;
+    // Prometheus places notes on a subquery at the start of the text.
+    let is_subquery = matches!(range.inner().kind, ExprKind::Subquery(_));
+    let place = if is_subquery { Span { line: 1, column: 1, ..Span::default() } } else { range.span };
     let mut columns = Vec::new();
     evaluator.for_each_range(range, |arg, series, drop_name| {
         if let Some(check) = windowed.check {
@@ -96,7 +99,7 @@ fn over_range(evaluator: &Evaluator<'_>, call: &Call, windowed: Windowed) -> Eva
             let name = series.labels.metric_name();
             if !name.is_empty() && !COUNTER_ENDINGS.iter().any(|ending| name.ends_with(ending)) {
                 let problem = "metric might not be a counter, name does not end in _total/_sum/_count/_bucket";
-                evaluator.inform(&format!("{problem}: {}", Quoted(name)), range.span);
+                evaluator.inform(&format!("{problem}: {}", Quoted(name)), place);
             }
         }
         let mut column = Column { labels: series.labels, values, drop_name };

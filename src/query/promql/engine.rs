@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -171,20 +171,30 @@ impl Budget {
 /// More different notes of a kind are not kept.
 const NOTES_MAX: usize = 10_000;
 
-/// Notes that evaluation leaves beside the result.
+/// Notes of one kind that evaluation leaves beside the result. As in Prometheus, of notes with the same words only the
+/// last one's place is told.
 #[derive(Debug, Default)]
-pub(super) struct Notes {
-    pub(super) warnings: RefCell<BTreeSet<String>>,
-    pub(super) infos: RefCell<BTreeSet<String>>,
-}
+pub(super) struct Notes(RefCell<BTreeMap<String, Span>>);
 
 impl Notes {
-    pub(super) fn add(&self, to: &RefCell<BTreeSet<String>>, kind: &str, message: &str, span: Span) {
-        let mut notes = to.borrow_mut();
+    pub(super) fn add(&self, message: &str, span: Span) {
+        let mut notes = self.0.borrow_mut();
         if notes.len() < NOTES_MAX {
-            notes.insert(format!("{kind}: {message} ({}:{})", span.line, span.column));
+            notes.insert(message.to_owned(), span);
         }
     }
+
+    fn texts(self, kind: &str) -> Vec<String> {
+        let notes = self.0.into_inner();
+        notes.into_iter().map(|(text, at)| format!("{kind}: {text} ({}:{})", at.line, at.column)).collect()
+    }
+}
+
+/// Warnings and infos.
+#[derive(Debug, Default)]
+pub(super) struct AllNotes {
+    pub(super) warnings: Notes,
+    pub(super) infos: Notes,
 }
 
 /// Evaluates expressions over a source; cheap to clone.
@@ -219,7 +229,7 @@ impl Engine {
         let resolved = resolve(expr, 0, 0)?;
         let expr = resolved.as_ref();
         let budget = self.budget(limits);
-        let notes = Notes::default();
+        let notes = AllNotes::default();
         let grid = Grid { start_ms: at_ms, step_ms: 1, steps: 1 };
         let evaluator = self.evaluator(source, grid, limits, (&budget, &notes));
         let value = if expr.value_type() == ValueType::Matrix {
@@ -271,7 +281,7 @@ impl Engine {
         let resolved = resolve(expr, step_ms, end_ms - start_ms)?;
         let expr = resolved.as_ref();
         let budget = self.budget(limits);
-        let notes = Notes::default();
+        let notes = AllNotes::default();
         let steps = usize::try_from(intervals).unwrap_or(0) + 1;
         let grid = Grid { start_ms, step_ms, steps };
         let mut evaluator = self.evaluator(source, grid, limits, (&budget, &notes));
@@ -304,7 +314,7 @@ impl Engine {
         source: &'a dyn SeriesSource,
         grid: Grid,
         limits: &Limits,
-        (budget, notes): (&'a Budget, &'a Notes),
+        (budget, notes): (&'a Budget, &'a AllNotes),
     ) -> Evaluator<'a> {
         let millis = |duration: Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
         Evaluator {
@@ -338,11 +348,11 @@ fn without_dropped_names(mut columns: Vec<Column>) -> Result<Vec<Column>, QueryE
     merge(columns)
 }
 
-fn output(value: Value, notes: Notes) -> Output {
+fn output(value: Value, notes: AllNotes) -> Output {
     Output {
         value,
-        warnings: notes.warnings.into_inner().into_iter().collect(),
-        infos: notes.infos.into_inner().into_iter().collect(),
+        warnings: notes.warnings.texts("PromQL warning"),
+        infos: notes.infos.texts("PromQL info"),
     }
 }
 

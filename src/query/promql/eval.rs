@@ -3,11 +3,11 @@
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::ast::{At, Expr, ExprKind, Selector, Span, Subquery};
-use super::engine::{Budget, Notes, QueryError};
+use super::engine::{AllNotes, Budget, QueryError};
 use super::source::SeriesSource;
 use super::window::Window;
 use super::{aggregate, binary, calls};
-use crate::model::Labels;
+use crate::model::{Labels, Matcher};
 use crate::model::labels::METRIC_NAME;
 use crate::model::sample::{STALE_NAN, is_stale};
 use crate::store::metrics::{Point, Series};
@@ -91,7 +91,7 @@ pub(super) struct Evaluator<'a> {
     pub(super) lookback_ms: i64,
     pub(super) default_step_ms: i64,
     pub(super) budget: &'a Budget,
-    pub(super) notes: &'a Notes,
+    pub(super) notes: &'a AllNotes,
 }
 
 /// Where the windows of a range argument come from.
@@ -148,7 +148,7 @@ impl Evaluator<'_> {
         }
     }
 
-    fn reference_ms(&self, at: Option<At>, offset_ms: i64, step: usize) -> i64 {
+    pub(super) fn reference_ms(&self, at: Option<At>, offset_ms: i64, step: usize) -> i64 {
         let base = match at {
             None => self.grid.time(step),
             Some(At::Ms(ms)) => ms,
@@ -170,14 +170,25 @@ impl Evaluator<'_> {
         // Prometheus forgets the offset here, and looks at the samples that it read with it.
         let forgets_offset = timestamps && selector.at.is_some();
         let references = if forgets_offset { self.references(selector.at, 0) } else { references };
+        self.current(&selector.matchers, (first, last), &references, timestamps)
+    }
+
+    /// Current values at some times, or the times of their samples in seconds, of samples inside `within_ms`.
+    pub(super) fn current(
+        &self,
+        matchers: &[Matcher],
+        within_ms: (i64, i64),
+        references: &[i64],
+        timestamps: bool,
+    ) -> Eval<Vec<Column>> {
         let mut columns = Vec::new();
-        for series in self.source.select(&selector.matchers, first, last)? {
+        for series in self.source.select(matchers, within_ms.0, within_ms.1)? {
             let series = series?;
             self.budget.check()?;
             self.budget.take_samples(series.points.len())?;
             let mut next = 0;
             let mut values = Vec::with_capacity(references.len());
-            for reference in &references {
+            for reference in references {
                 while series.points.get(next).is_some_and(|point| point.at_ms <= *reference) {
                     next += 1;
                 }
@@ -381,10 +392,10 @@ impl Evaluator<'_> {
     }
 
     pub(super) fn warn(&self, message: &str, span: Span) {
-        self.notes.add(&self.notes.warnings, "PromQL warning", message, span);
+        self.notes.warnings.add(message, span);
     }
 
     pub(super) fn inform(&self, message: &str, span: Span) {
-        self.notes.add(&self.notes.infos, "PromQL info", message, span);
+        self.notes.infos.add(message, span);
     }
 }

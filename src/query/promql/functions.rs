@@ -250,9 +250,10 @@ pub struct Civil {
 impl Civil {
     /// The time so many seconds after the epoch; a fraction is cut off.
     pub(super) fn at(seconds: f64) -> Self {
-        // What is no 64-bit integer becomes the smallest one, as in Go on common processors.
+        // What is no 64-bit integer becomes the smallest one in Go on common processors, which its calendar takes for
+        // the second after the largest.
         #[expect(clippy::cast_possible_truncation, reason = "checked")]
-        let seconds = if seconds.abs() < 9.2e18 { seconds as i64 } else { i64::MIN };
+        let seconds = if seconds.abs() < 9.2e18 { seconds as i64 } else { i64::MAX };
         let days = seconds.div_euclid(86_400);
         // Days since 0000-03-01, in eras of 400 years; after Howard Hinnant's `civil_from_days`.
         let shifted = days + 719_468;

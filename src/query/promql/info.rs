@@ -2,7 +2,7 @@
 
 use rustc_hash::FxHashMap;
 
-use super::ast::{Call, ExprKind, Selector};
+use super::ast::{Call, Expr, ExprKind};
 use super::calls::arg;
 use super::engine::QueryError;
 use super::eval::{ABSENT, Column, Eval, Evaluator, Val, merge};
@@ -50,7 +50,7 @@ type InfoSeries = Column;
 pub(super) fn eval(evaluator: &Evaluator<'_>, call: &Call) -> Eval<Val> {
     let base = evaluator.vector(arg(call, 0)?)?;
     let wanted = Wanted::of(call);
-    let infos = select(evaluator, &wanted, &base)?;
+    let infos = select(evaluator, &wanted, &base, arg(call, 0)?)?;
     let mut by_identity: FxHashMap<Labels, Vec<&InfoSeries>> = FxHashMap::default();
     for series in &infos {
         by_identity.entry(series.labels.only(&IDENTIFYING)).or_default().push(series);
@@ -70,7 +70,7 @@ pub(super) fn eval(evaluator: &Evaluator<'_>, call: &Call) -> Eval<Val> {
 }
 
 /// The info series that can belong to the base series.
-fn select(evaluator: &Evaluator<'_>, wanted: &Wanted, base: &[Column]) -> Eval<Vec<InfoSeries>> {
+fn select(evaluator: &Evaluator<'_>, wanted: &Wanted, base: &[Column], expr: &Expr) -> Eval<Vec<InfoSeries>> {
     let mut matchers = wanted.names.clone();
     matchers.extend(wanted.data.iter().cloned());
     let mut any = false;
@@ -88,7 +88,18 @@ fn select(evaluator: &Evaluator<'_>, wanted: &Wanted, base: &[Column]) -> Eval<V
     if !any {
         return Ok(Vec::new());
     }
-    evaluator.selector(&Selector { matchers, ..Selector::default() }, true)
+    // Samples are read where the first selector of the base reads, and looked at where the query is.
+    let mut first_selector = None;
+    expr.walk(&mut |node| {
+        if let (ExprKind::Selector(selector) | ExprKind::Range { selector, .. }, None) = (&node.kind, first_selector) {
+            first_selector = Some((selector.at, selector.offset.ms));
+        }
+    });
+    let (at, offset_ms) = first_selector.unwrap_or((None, 0));
+    let first = evaluator.reference_ms(at, offset_ms, 0) - evaluator.lookback_ms + 1;
+    let last = evaluator.reference_ms(at, offset_ms, evaluator.grid.steps.saturating_sub(1));
+    let references: Vec<i64> = evaluator.grid.times().collect();
+    evaluator.current(&matchers, (first, last), &references, true)
 }
 
 /// The labels that the info series of a step add; `None` when there is no series.

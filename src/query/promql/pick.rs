@@ -20,7 +20,7 @@ pub(super) fn by_count(
 ) -> Eval<()> {
     let mut chosen = Chosen { steps: evaluator.grid.steps, values: BTreeMap::new(), order: Vec::new() };
     for step in 0..evaluator.grid.steps {
-        let k = count(at(k, step))?;
+        let k = count(at(k, step));
         let present = group.members.iter().enumerate().filter_map(|(i, column)| Some((i, column.at(step)?)));
         match op {
             AggregateOp::Limitk => present.take(k).for_each(|(index, value)| chosen.add(index, step, value)),
@@ -35,25 +35,48 @@ pub(super) fn by_count(
     chosen.finish(evaluator, group, results)
 }
 
-fn count(k: f64) -> Eval<usize> {
-    if k.is_nan() {
+/// Refuses numbers that count nothing, also where there is nothing to pick from.
+pub(super) fn check_counts(k: &[f64]) -> Eval<()> {
+    if k.iter().any(|k| k.is_nan()) {
         return Err(QueryError::Execution("Parameter value is NaN".to_owned()));
     }
-    if k <= i64::MIN as f64 {
-        return Err(QueryError::Execution(format!("Scalar value {} underflows int64", number(k))));
+    let (min, max) = (k.iter().copied().fold(0.0, f64::min), k.iter().copied().fold(0.0, f64::max));
+    if min <= i64::MIN as f64 {
+        return Err(QueryError::Execution(format!("Scalar value {} underflows int64", number(min))));
     }
-    if k >= i64::MAX as f64 {
-        return Err(QueryError::Execution(format!("Scalar value {} overflows int64", number(k))));
+    if max >= i64::MAX as f64 {
+        return Err(QueryError::Execution(format!("Scalar value {} overflows int64", number(max))));
     }
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked above")]
-    Ok(k.max(0.0) as usize)
+    Ok(())
+}
+
+/// A checked number of series.
+fn count(k: f64) -> usize {
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked before")]
+    let count = k.max(0.0) as usize;
+    count
+}
+
+/// Refuses NaN and warns of ratios that are none, also where there is nothing to pick from.
+pub(super) fn check_ratios(evaluator: &Evaluator<'_>, ratios: &[f64], span: Span) -> Eval<()> {
+    if ratios.iter().any(|ratio| ratio.is_nan()) {
+        return Err(QueryError::Execution("Ratio value is NaN".to_owned()));
+    }
+    let (min, max) = (ratios.iter().copied().fold(0.0, f64::min), ratios.iter().copied().fold(0.0, f64::max));
+    for (ratio, capped) in [(max, max.min(1.0)), (min, min.max(-1.0))] {
+        if ratio.to_bits() != capped.to_bits() {
+            let problem = "ratio value should be between -1 and 1";
+            let message = format!("{problem}, got {}, capping to {}", number(ratio), number(capped));
+            evaluator.warn(&message, span);
+        }
+    }
+    Ok(())
 }
 
 /// Picks the share of series whose hash is low enough; a negative ratio picks exactly the others.
 pub(super) fn by_ratio(
     evaluator: &Evaluator<'_>,
     ratios: &[f64],
-    span: Span,
     group: &Group<'_>,
     results: &mut Vec<Column>,
 ) -> Eval<()> {
@@ -61,18 +84,9 @@ pub(super) fn by_ratio(
     let offsets: Vec<f64> =
         group.members.iter().map(|column| label_hash(&column.labels) as f64 / u64::MAX as f64).collect();
     for step in 0..evaluator.grid.steps {
-        let ratio = at(ratios, step);
-        if ratio.is_nan() {
-            return Err(QueryError::Execution("Ratio value is NaN".to_owned()));
-        }
-        let capped = ratio.clamp(-1.0, 1.0);
-        if ratio.to_bits() != capped.to_bits() {
-            let problem = "ratio value should be between -1 and 1";
-            let message = format!("{problem}, got {}, capping to {}", number(ratio), number(capped));
-            evaluator.warn(&message, span);
-        }
+        let ratio = at(ratios, step).clamp(-1.0, 1.0);
         for (index, (column, offset)) in group.members.iter().zip(&offsets).enumerate() {
-            let is_in = if capped >= 0.0 { *offset < capped } else { *offset >= 1.0 + capped };
+            let is_in = if ratio >= 0.0 { *offset < ratio } else { *offset >= 1.0 + ratio };
             if let Some(value) = column.at(step).filter(|_| is_in) {
                 chosen.add(index, step, value);
             }

@@ -100,8 +100,29 @@ impl Parser<'_> {
     }
 
     fn offset(&mut self) -> Parsed<Duration> {
-        let expr = self.duration_operand("offset", "number or duration")?;
+        let expr = self.offset_operand()?;
         Self::duration(expr, false)
+    }
+
+    /// Signs bind closer here than inside brackets: what follows belongs to the expression outside.
+    fn offset_operand(&mut self) -> Parsed<DurationExpr> {
+        self.deeper()?;
+        let start = self.start();
+        let sign = match self.peek() {
+            Kind::Op(BinaryOp::Add) => Some(false),
+            Kind::Op(BinaryOp::Sub) => Some(true),
+            _ => None,
+        };
+        let expr = if let Some(negate) = sign {
+            self.at += 1;
+            let inner = self.offset_operand()?;
+            let kind = if negate { negated(inner) } else { inner.kind };
+            DurationExpr { kind, span: self.since(start) }
+        } else {
+            self.duration_operand("offset", "number or duration")?
+        };
+        self.depth -= 1;
+        Ok(expr)
     }
 
     /// Constants are computed at once; the rest when the query is known.
