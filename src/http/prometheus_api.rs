@@ -98,7 +98,9 @@ impl From<QueryError> for ApiError {
             "canceled" => StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST),
             _ => StatusCode::INTERNAL_SERVER_ERROR,
         };
-        Self { status, kind, message: chain(&error) }
+        let message = chain(&error);
+        // What is bad is the expression: the other parameters were checked before.
+        if kind == "bad_data" { Self::bad_parameter("query", message) } else { Self { status, kind, message } }
     }
 }
 

@@ -143,7 +143,7 @@ impl Corpus {
         for (number, (instance, job)) in INSTANCES.into_iter().enumerate() {
             let version = ["1.0", "1.1"][number % 2];
             let labels = [("instance", instance), ("job", job), ("version", version), ("env", "prod")];
-            self.add("target_info", &labels, |_, tick| (number != 3 || tick < 100).then_some(1.0));
+            self.add("target_info", &labels, |_, _| Some(1.0));
             let build = [("instance", instance), ("job", job), ("revision", "abc"), ("version", version)];
             self.add("build_info", &build, |_, _| Some(1.0));
         }

@@ -13,6 +13,7 @@ use super::pick;
 use super::window::{Kahan, Mean, quantile};
 use crate::model::Labels;
 use crate::model::labels::METRIC_NAME;
+use crate::model::quote::Quoted;
 
 /// The parameter of an aggregation over the steps.
 enum Parameter {
@@ -43,7 +44,9 @@ pub(super) fn eval(evaluator: &Evaluator<'_>, aggregate: &Aggregate) -> Eval<Vec
             pick::check_ratios(evaluator, ratios, *span)?;
         }
         (AggregateOp::Topk | AggregateOp::Bottomk | AggregateOp::Limitk, Parameter::Numbers(k, _)) => {
-            pick::check_counts(k)?;
+            if !pick::check_counts(k)? {
+                return Ok(Vec::new());
+            }
         }
         _ => {}
     }
@@ -166,7 +169,7 @@ fn count_values(
     columns: &[Column],
 ) -> Eval<Vec<Column>> {
     if label.is_empty() {
-        return Err(QueryError::Execution(format!("invalid label name {label}")));
+        return Err(QueryError::Execution(format!("invalid label name {}", Quoted(label))));
     }
     let mut with_label = aggregate.clone();
     if !aggregate.without {

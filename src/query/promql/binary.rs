@@ -207,8 +207,8 @@ fn check_one_side(
             return Err(QueryError::Execution(format!(
                 "found duplicate series for the match group {} on the {side} hand-side of the operation: [{}, {}];many-to-many matching not allowed: matching labels must be unique on one side",
                 braces(key),
-                braces(&first.labels),
-                braces(&second.labels)
+                braces(&second.labels),
+                braces(&first.labels)
             )));
         }
     }

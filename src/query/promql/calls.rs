@@ -164,14 +164,19 @@ fn eval_special(evaluator: &Evaluator<'_>, call: &Call, special: Special, span: 
     }
 }
 
-/// Go's `math.Max`: NaN wins.
+/// Go's `math.Max`: infinity wins over NaN, NaN over numbers, 0 over -0.
 fn go_max(a: f64, b: f64) -> f64 {
-    if a.is_nan() || b.is_nan() { f64::NAN } else { a.max(b) }
+    match (a.is_nan() || b.is_nan(), a == f64::INFINITY || b == f64::INFINITY) {
+        (_, true) => f64::INFINITY,
+        (true, false) => f64::NAN,
+        _ if a == 0.0 && b == 0.0 => a + b,
+        _ => a.max(b),
+    }
 }
 
-/// Go's `math.Min`: NaN wins.
+/// Go's `math.Min`, likewise.
 fn go_min(a: f64, b: f64) -> f64 {
-    if a.is_nan() || b.is_nan() { f64::NAN } else { a.min(b) }
+    -go_max(-a, -b)
 }
 
 /// Warns of quantiles that are none: of the largest and the smallest, also where there is nothing to aggregate.

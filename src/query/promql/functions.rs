@@ -127,11 +127,11 @@ static FUNCTIONS: &[Function] = &[
     special("absent", &[Vector], Special::Absent),
     special("absent_over_time", &[Matrix], Special::AbsentOverTime),
     math("acos", f64::acos),
-    math("acosh", f64::acosh),
+    math("acosh", acosh),
     math("asin", f64::asin),
-    math("asinh", f64::asinh),
+    math("asinh", asinh),
     math("atan", f64::atan),
-    math("atanh", f64::atanh),
+    math("atanh", atanh),
     over_range("avg_over_time", window::avg),
     math("ceil", f64::ceil),
     over_range("changes", window::changes),
@@ -230,6 +230,49 @@ static FUNCTIONS: &[Function] = &[
     special("vector", &[Scalar], Special::Vector),
     date("year", |at| at.year as f64),
 ];
+
+const LN_2: f64 = std::f64::consts::LN_2;
+/// From here on `x * x + 1` is `x * x`.
+const LARGE: f64 = (1u64 << 28) as f64;
+
+/// Without overflow for large numbers, unlike the standard library's.
+fn asinh(x: f64) -> f64 {
+    let a = x.abs();
+    let value = if a > LARGE {
+        a.ln() + LN_2
+    } else if a > 2.0 {
+        (2.0 * a + 1.0 / ((a * a + 1.0).sqrt() + a)).ln()
+    } else if a < 1.0 / LARGE {
+        a
+    } else {
+        (a + a * a / (1.0 + (1.0 + a * a).sqrt())).ln_1p()
+    };
+    if x.is_nan() || x.is_infinite() { x } else { value.copysign(x) }
+}
+
+fn acosh(x: f64) -> f64 {
+    if x >= LARGE {
+        x.ln() + LN_2
+    } else if x > 2.0 {
+        (2.0 * x - 1.0 / (x + (x * x - 1.0).sqrt())).ln()
+    } else {
+        let t = x - 1.0;
+        // Below one there is no value.
+        if x < 1.0 { f64::NAN } else { (t + (2.0 * t + t * t).sqrt()).ln_1p() }
+    }
+}
+
+fn atanh(x: f64) -> f64 {
+    let a = x.abs();
+    let value = if a < 1.0 / LARGE {
+        a
+    } else if a < 0.5 {
+        0.5 * (2.0 * a + (2.0 * a) * a / (1.0 - a)).ln_1p()
+    } else {
+        0.5 * (2.0 * a / (1.0 - a)).ln_1p()
+    };
+    if a > 1.0 { f64::NAN } else { value.copysign(x) }
+}
 
 /// The function with this name.
 pub(super) fn find(name: &str) -> Option<&'static Function> {

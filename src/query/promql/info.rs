@@ -18,6 +18,8 @@ const TARGET_INFO: &str = "target_info";
 struct Wanted {
     /// Matchers of the info metrics' names; never empty.
     names: Vec<Matcher>,
+    /// Whether info series among the base are left as they are: not where labels are asked for without a name.
+    keeps_infos: bool,
     /// Matchers of the labels to add; empty means all labels.
     data: Vec<Matcher>,
 }
@@ -29,14 +31,16 @@ impl Wanted {
             _ => Vec::new(),
         };
         let (mut names, data): (Vec<_>, Vec<_>) = matchers.into_iter().partition(|m| m.name == METRIC_NAME);
+        let keeps_infos = call.args.len() < 2 || !names.is_empty();
         if names.is_empty() {
             names.push(Matcher::equal(METRIC_NAME, TARGET_INFO));
         }
-        Self { names, data }
+        Self { names, keeps_infos, data }
     }
 
+    /// Whether a base series stays as it is.
     fn is_info(&self, labels: &Labels) -> bool {
-        self.names.iter().all(|matcher| matcher.matches(labels))
+        self.keeps_infos && self.names.iter().all(|matcher| matcher.matches(labels))
     }
 
     fn adds(&self, name: &str) -> bool {

@@ -8,6 +8,7 @@ use super::ast::Call;
 use super::calls::{arg, check_label_name, distinct_or_error, text};
 use super::engine::QueryError;
 use super::eval::{Column, Eval, Evaluator, Val};
+use crate::model::go_regex::expand;
 use crate::model::matcher::anchored_regex;
 
 pub(super) fn replace(evaluator: &Evaluator<'_>, call: &Call) -> Eval<Val> {
@@ -22,8 +23,7 @@ pub(super) fn replace(evaluator: &Evaluator<'_>, call: &Call) -> Eval<Val> {
     for column in &mut columns {
         let value = column.labels.get(&source).unwrap_or("");
         if let Some(captures) = regex.captures(value) {
-            let mut expanded = String::new();
-            captures.expand(&replacement, &mut expanded);
+            let expanded = expand(&replacement, &captures);
             column.labels = column.labels.with(&target, &expanded);
             column.drop_name &= target != crate::model::labels::METRIC_NAME;
         }
@@ -55,10 +55,7 @@ pub(super) fn sort(evaluator: &Evaluator<'_>, call: &Call, descending: bool) -> 
     let mut columns = evaluator.vector(arg(call, 0)?)?;
     let mut names = Vec::new();
     for index in 1..call.args.len() {
-        let name = text(evaluator, call, index)?;
-        let function = if descending { "sort_by_label_desc" } else { "sort_by_label" };
-        check_label_name(&name, &format!("invalid label name in {function}()"))?;
-        names.push(name);
+        names.push(text(evaluator, call, index)?);
     }
     columns.sort_by(|a, b| {
         let get = |column: &Column, name: &str| column.labels.get(name).unwrap_or("").to_owned();

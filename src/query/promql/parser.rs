@@ -313,6 +313,20 @@ impl<'a> Parser<'a> {
         Ok(expr)
     }
 
+    /// Whether an operand can begin with the next token.
+    fn begins_expression(&self) -> bool {
+        use Keyword::{Bool, Fill, FillLeft, FillRight, GroupLeft, GroupRight, Ignoring, On};
+        match self.peek() {
+            Kind::Identifier | Kind::MetricIdentifier | Kind::Number | Kind::Duration | Kind::String => true,
+            Kind::Aggregator(_) | Kind::Mark('(' | '{') => true,
+            Kind::Op(op) => op.is_set() || matches!(op, BinaryOp::Add | BinaryOp::Sub),
+            Kind::Keyword(keyword) => {
+                !matches!(keyword, Bool | Fill | FillLeft | FillRight | GroupLeft | GroupRight | Ignoring | On)
+            }
+            _ => false,
+        }
+    }
+
     fn primary(&mut self) -> Parsed<Expr> {
         let start = self.start();
         let text = self.token_text(0);
@@ -436,7 +450,7 @@ impl<'a> Parser<'a> {
             }
             let comma = self.span();
             self.expect_mark(',')?;
-            if self.is_mark(')') {
+            if !matches!(self.peek(), Kind::Error(_)) && !self.begins_expression() {
                 return Err(Self::error_at(comma, "trailing commas not allowed in function call args"));
             }
         }

@@ -35,8 +35,11 @@ pub(super) fn by_count(
     chosen.finish(evaluator, group, results)
 }
 
-/// Refuses numbers that count nothing, also where there is nothing to pick from.
-pub(super) fn check_counts(k: &[f64]) -> Eval<()> {
+/// Whether anything is to be picked at any step; refuses numbers that count nothing.
+pub(super) fn check_counts(k: &[f64]) -> Eval<bool> {
+    if !k.iter().any(|k| *k >= 1.0) {
+        return Ok(false);
+    }
     if k.iter().any(|k| k.is_nan()) {
         return Err(QueryError::Execution("Parameter value is NaN".to_owned()));
     }
@@ -47,7 +50,7 @@ pub(super) fn check_counts(k: &[f64]) -> Eval<()> {
     if max >= i64::MAX as f64 {
         return Err(QueryError::Execution(format!("Scalar value {} overflows int64", number(max))));
     }
-    Ok(())
+    Ok(true)
 }
 
 /// A checked number of series.

@@ -59,8 +59,8 @@ impl Parser<'_> {
         let value = literal::unquote(self.token_text(0));
         self.at += 1;
         let matcher = Matcher::new(name, op, value).map_err(|error| {
-            let source = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
-            Self::error_at(span, format!("error parsing regexp: {source}"))
+            let source = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
+            Self::error_at(span, source)
         })?;
         matchers.push(matcher);
         Ok(())
