@@ -41,12 +41,12 @@ pub(super) fn eval(evaluator: &Evaluator<'_>, aggregate: &Aggregate) -> Eval<Vec
     match (aggregate.op, &parameter) {
         (AggregateOp::Quantile, Parameter::Numbers(q, span)) => check_quantiles(evaluator, q, *span),
         (AggregateOp::LimitRatio, Parameter::Numbers(ratios, span)) => {
-            pick::check_ratios(evaluator, ratios, *span)?;
+            pick::check_ratios(evaluator, ratios, *span, !columns.is_empty())?;
         }
-        (AggregateOp::Topk | AggregateOp::Bottomk | AggregateOp::Limitk, Parameter::Numbers(k, _)) => {
-            if !pick::check_counts(k)? {
-                return Ok(Vec::new());
-            }
+        (AggregateOp::Topk | AggregateOp::Bottomk | AggregateOp::Limitk, Parameter::Numbers(k, _))
+            if !columns.is_empty() =>
+        {
+            pick::check_counts(k)?;
         }
         _ => {}
     }

@@ -155,35 +155,40 @@ fn matched(evaluator: &Evaluator<'_>, binary: &Binary, left: &[Column], right: &
     let matching = &binary.matching;
     let swapped = matching.cardinality == Cardinality::OneToMany;
     let (many, one) = if swapped { (right, left) } else { (left, right) };
+    let (fill_many, fill_one) = if swapped {
+        (matching.fill_right, matching.fill_left)
+    } else {
+        (matching.fill_left, matching.fill_right)
+    };
     let ones = by_signature(one, matching);
-    check_one_side(evaluator, &ones, many, swapped)?;
-    let one_to_one = matching.cardinality == Cardinality::OneToOne;
-    let mut outputs = Outputs { evaluator, places: FxHashMap::default(), columns: Vec::new() };
-    let mut taken: FxHashMap<Labels, Vec<bool>> = FxHashMap::default();
+    check_one_side(evaluator, &ones, many, (swapped, fill_many.is_some()))?;
+    let steps = evaluator.grid.steps;
+    let mut outputs = Outputs::new(evaluator, binary);
     for column in many {
         evaluator.budget.check()?;
         let key = signature(&column.labels, matching);
-        let Some(partners) = ones.get(&key) else { continue };
+        let partners = ones.get(&key).map(Vec::as_slice).unwrap_or_default();
         for partner in partners {
-            let labels = result_labels(evaluator, binary, &column.labels, &partner.labels);
-            let mut values = vec![ABSENT; evaluator.grid.steps];
-            for (step, place) in values.iter_mut().enumerate() {
-                let (Some(mine), Some(theirs)) = (column.at(step), partner.at(step)) else { continue };
-                let (a, b) = if swapped { (theirs, mine) } else { (mine, theirs) };
-                *place = pair_value(binary, a, b, a);
-                if one_to_one && !is_absent(*place) {
-                    let taken = taken.entry(key.clone()).or_insert_with(|| vec![false; evaluator.grid.steps]);
-                    if let Some(taken) = taken.get_mut(step)
-                        && std::mem::replace(taken, true)
-                    {
-                        let message = "multiple matches for labels: many-to-one matching must be explicit (group_left/group_right)";
-                        return Err(QueryError::Execution(message.to_owned()));
-                    }
-                }
-            }
-            let drop_name = evaluator.delayed_names && (drops_name(binary) || column.drop_name);
-            outputs.add(Column { labels, values, drop_name })?;
+            let pairs = |step| Some((column.at(step)?, partner.at(step)?));
+            outputs.pair(&key, (column, partner), swapped, pairs)?;
         }
+        if let Some(fill) = fill_one {
+            let filler = Column::new(key.clone(), vec![fill; steps]);
+            let is_alone = |step: usize| partners.iter().all(|partner| partner.at(step).is_none());
+            let pairs = |step| Some((column.at(step)?, is_alone(step).then_some(fill)?));
+            outputs.pair(&key, (column, &filler), swapped, pairs)?;
+        }
+    }
+    let Some(fill) = fill_many else { return Ok(outputs.columns) };
+    let manys = by_signature(many, matching);
+    for column in one {
+        evaluator.budget.check()?;
+        let key = signature(&column.labels, matching);
+        let partners = manys.get(&key).map(Vec::as_slice).unwrap_or_default();
+        let filler = Column::new(key.clone(), vec![fill; steps]);
+        let is_alone = |step: usize| partners.iter().all(|partner| partner.at(step).is_none());
+        let pairs = |step| Some((is_alone(step).then_some(fill)?, column.at(step)?));
+        outputs.pair(&key, (&filler, column), swapped, pairs)?;
     }
     Ok(outputs.columns)
 }
@@ -193,14 +198,14 @@ fn check_one_side(
     evaluator: &Evaluator<'_>,
     ones: &FxHashMap<Labels, Vec<&Column>>,
     many: &[Column],
-    swapped: bool,
+    (swapped, is_filled): (bool, bool),
 ) -> Eval<()> {
     for (key, columns) in ones.iter().filter(|(_, columns)| columns.len() > 1) {
         for step in 0..evaluator.grid.steps {
             let mut present = columns.iter().filter(|column| column.at(step).is_some());
             let (Some(first), Some(second)) = (present.next(), present.next()) else { continue };
             // Without anything on the other side nothing is matched, and nothing is wrong.
-            if many.iter().all(|column| column.at(step).is_none()) {
+            if !is_filled && many.iter().all(|column| column.at(step).is_none()) {
                 continue;
             }
             let side = if swapped { "left" } else { "right" };
@@ -238,11 +243,49 @@ fn result_labels(evaluator: &Evaluator<'_>, binary: &Binary, many: &Labels, one:
 /// Result columns; equal labels share one as long as they do not meet at a step.
 struct Outputs<'a> {
     evaluator: &'a Evaluator<'a>,
+    binary: &'a Binary,
     places: FxHashMap<Labels, usize>,
+    /// Steps at which a match group of a one-to-one operation has its result.
+    taken: FxHashMap<Labels, Vec<bool>>,
     columns: Vec<Column>,
 }
 
-impl Outputs<'_> {
+impl<'a> Outputs<'a> {
+    fn new(evaluator: &'a Evaluator<'a>, binary: &'a Binary) -> Self {
+        Self { evaluator, binary, places: FxHashMap::default(), taken: FxHashMap::default(), columns: Vec::new() }
+    }
+
+    /// Adds what a column of the "many" side and its partner give; `pairs` has their values at a step, if both are there.
+    fn pair(
+        &mut self,
+        key: &Labels,
+        (many, one): (&Column, &Column),
+        swapped: bool,
+        pairs: impl Fn(usize) -> Option<(f64, f64)>,
+    ) -> Eval<()> {
+        let (evaluator, binary) = (self.evaluator, self.binary);
+        let steps = evaluator.grid.steps;
+        let one_to_one = binary.matching.cardinality == Cardinality::OneToOne;
+        let mut values = vec![ABSENT; steps];
+        for (step, place) in values.iter_mut().enumerate() {
+            let Some((mine, theirs)) = pairs(step) else { continue };
+            let (a, b) = if swapped { (theirs, mine) } else { (mine, theirs) };
+            *place = pair_value(binary, a, b, a);
+            if one_to_one && !is_absent(*place) {
+                let taken = self.taken.entry(key.clone()).or_insert_with(|| vec![false; steps]);
+                if let Some(taken) = taken.get_mut(step)
+                    && std::mem::replace(taken, true)
+                {
+                    let problem = "multiple matches for labels: many-to-one matching must be explicit";
+                    return Err(QueryError::Execution(format!("{problem} (group_left/group_right)")));
+                }
+            }
+        }
+        let labels = result_labels(evaluator, binary, &many.labels, &one.labels);
+        let drop_name = evaluator.delayed_names && (drops_name(binary) || many.drop_name);
+        self.add(Column { labels, values, drop_name })
+    }
+
     fn add(&mut self, column: Column) -> Eval<()> {
         let Some(place) = self.places.get(&column.labels).and_then(|at| self.columns.get_mut(*at)) else {
             let labels = column.labels.clone();

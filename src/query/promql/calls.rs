@@ -88,7 +88,7 @@ fn over_range(evaluator: &Evaluator<'_>, call: &Call, windowed: Windowed) -> Eva
     let range = call.args.iter().find(|arg| arg.value_type() == ValueType::Matrix).ok_or_else(missing)?;
     // Prometheus places notes on a subquery at the start of the text.
     let is_subquery = matches!(range.inner().kind, ExprKind::Subquery(_));
-    let place = if is_subquery { Span { line: 1, column: 1, ..Span::default() } } else { range.span };
+    let place = if is_subquery { Span { line: 1, column: 1, ..Span::default() } } else { range.inner().span };
     let mut columns = Vec::new();
     evaluator.for_each_range(range, |arg, series, drop_name| {
         if let Some(check) = windowed.check {

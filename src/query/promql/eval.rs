@@ -2,7 +2,7 @@
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::ast::{At, Expr, ExprKind, Selector, Span, Subquery};
+use super::ast::{At, Edges, Expr, ExprKind, Selector, Span, Subquery};
 use super::engine::{AllNotes, Budget, QueryError};
 use super::source::SeriesSource;
 use super::window::Window;
@@ -97,6 +97,8 @@ pub(super) struct Evaluator<'a> {
 /// Where the windows of a range argument come from.
 pub(super) struct RangeArg {
     pub(super) range_ms: i64,
+    /// How samples beyond the edges count; then the windows hold one sample before the start and one after the end.
+    pub(super) edges: Option<Edges>,
     /// The step's reference time: with offset and `@` applied.
     pub(super) ends_ms: Vec<i64>,
 }
@@ -164,6 +166,10 @@ impl Evaluator<'_> {
 
     /// Current values of the selected series, or the times of their samples in seconds.
     pub(super) fn selector(&self, selector: &Selector, timestamps: bool) -> Eval<Vec<Column>> {
+        if selector.edges.is_some() {
+            let problem = "smoothed is only supported for range vectors yet; take avg_over_time or rate over one";
+            return Err(QueryError::Execution(problem.to_owned()));
+        }
         let references = self.references(selector.at, selector.offset.ms);
         let first = references.first().copied().unwrap_or(0).saturating_sub(self.lookback_ms).saturating_add(1);
         let last = references.last().copied().unwrap_or(0);
@@ -224,9 +230,12 @@ impl Evaluator<'_> {
         match &expr.inner().kind {
             ExprKind::Range { selector, range } => {
                 let ends_ms = self.references(selector.at, selector.offset.ms);
-                let arg = RangeArg { range_ms: range.ms, ends_ms };
-                let first = arg.ends_ms.first().copied().unwrap_or(0).saturating_sub(range.ms).saturating_add(1);
-                let last = arg.ends_ms.last().copied().unwrap_or(0);
+                let arg = RangeArg { range_ms: range.ms, edges: selector.edges, ends_ms };
+                let before_ms = if arg.edges.is_some() { self.lookback_ms } else { 0 };
+                let after_ms = if arg.edges == Some(Edges::Smoothed) { self.lookback_ms } else { 0 };
+                let start = arg.ends_ms.first().copied().unwrap_or(0).saturating_sub(range.ms);
+                let first = start.saturating_sub(before_ms).saturating_add(1);
+                let last = arg.ends_ms.last().copied().unwrap_or(0).saturating_add(after_ms);
                 for series in self.source.select(&selector.matchers, first, last)? {
                     let mut series = series?;
                     self.budget.check()?;
@@ -249,7 +258,7 @@ impl Evaluator<'_> {
 
     fn subquery(&self, subquery: &Subquery) -> Eval<(RangeArg, Vec<(Series, bool)>)> {
         let ends_ms = self.references(subquery.at, subquery.offset.ms);
-        let arg = RangeArg { range_ms: subquery.range.ms, ends_ms };
+        let arg = RangeArg { range_ms: subquery.range.ms, edges: None, ends_ms };
         // A step below a millisecond is the default one, as in Prometheus.
         let step_ms = subquery.step.as_ref().map(|step| step.ms).filter(|ms| *ms > 0).unwrap_or(self.default_step_ms);
         let before = arg.ends_ms.first().copied().unwrap_or(0).saturating_sub(subquery.range.ms);
@@ -293,6 +302,27 @@ impl Evaluator<'_> {
         Ok(found)
     }
 
+    /// The window with the samples beyond its edges that count.
+    fn with_edges(
+        &self,
+        arg: &RangeArg,
+        points: &[Point],
+        (mut from, mut to): (usize, usize),
+        end_ms: i64,
+    ) -> (usize, usize) {
+        let at = |index: usize| points.get(index).map(|point| point.at_ms);
+        let start_ms = end_ms - arg.range_ms;
+        if arg.edges.is_some() && from > 0 && at(from - 1).is_some_and(|ms| ms > start_ms - self.lookback_ms) {
+            from -= 1;
+        }
+        let ends_exactly = to > from && at(to - 1) == Some(end_ms);
+        let has_next = at(to).is_some_and(|ms| ms <= end_ms + self.lookback_ms);
+        if arg.edges == Some(Edges::Smoothed) && !ends_exactly && has_next {
+            to += 1;
+        }
+        (from, to)
+    }
+
     /// Evaluates a function over the window of every step.
     pub(super) fn windows(
         &self,
@@ -314,8 +344,10 @@ impl Evaluator<'_> {
             for (place, column) in step_params.iter_mut().zip(params) {
                 *place = column.get(step).copied().unwrap_or(f64::NAN);
             }
+            let (from, to) = self.with_edges(arg, points, (from, to), *end_ms);
             let window = Window {
                 points: points.get(from..to).unwrap_or_default(),
+                edges: arg.edges,
                 range_ms: arg.range_ms,
                 end_ms: *end_ms,
                 eval_ms: self.grid.time(step),

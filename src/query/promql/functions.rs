@@ -78,6 +78,15 @@ pub struct Function {
 }
 
 impl Function {
+    /// How many arguments may come beyond those that must; -1 for any number. As Prometheus tells it.
+    pub fn variadic(&self) -> i64 {
+        match self.times {
+            None => -1,
+            Some(times) if times > 1 => i64::try_from(times).unwrap_or(i64::MAX) - 1,
+            Some(_) => i64::try_from(self.optional).unwrap_or(i64::MAX),
+        }
+    }
+
     /// The least and the largest number of arguments.
     pub fn arity(&self) -> (usize, Option<usize>) {
         let named = self.args.len();

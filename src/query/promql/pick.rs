@@ -35,22 +35,12 @@ pub(super) fn by_count(
     chosen.finish(evaluator, group, results)
 }
 
-/// Whether anything is to be picked at any step; refuses numbers that count nothing.
-pub(super) fn check_counts(k: &[f64]) -> Eval<bool> {
-    if !k.iter().any(|k| *k >= 1.0) {
-        return Ok(false);
+/// Refuses numbers that count nothing.
+pub(super) fn check_counts(k: &[f64]) -> Eval<()> {
+    match k.iter().find(|k| !(i64::MIN as f64..=i64::MAX as f64).contains(*k)) {
+        Some(k) => Err(QueryError::Execution(format!("Scalar value {} overflows int64", number(*k)))),
+        None => Ok(()),
     }
-    if k.iter().any(|k| k.is_nan()) {
-        return Err(QueryError::Execution("Parameter value is NaN".to_owned()));
-    }
-    let (min, max) = (k.iter().copied().fold(0.0, f64::min), k.iter().copied().fold(0.0, f64::max));
-    if min <= i64::MIN as f64 {
-        return Err(QueryError::Execution(format!("Scalar value {} underflows int64", number(min))));
-    }
-    if max >= i64::MAX as f64 {
-        return Err(QueryError::Execution(format!("Scalar value {} overflows int64", number(max))));
-    }
-    Ok(true)
 }
 
 /// A checked number of series.
@@ -60,9 +50,9 @@ fn count(k: f64) -> usize {
     count
 }
 
-/// Refuses NaN and warns of ratios that are none, also where there is nothing to pick from.
-pub(super) fn check_ratios(evaluator: &Evaluator<'_>, ratios: &[f64], span: Span) -> Eval<()> {
-    if ratios.iter().any(|ratio| ratio.is_nan()) {
+/// Warns of ratios that are none, also where there is nothing to pick from, and refuses NaN where there is something.
+pub(super) fn check_ratios(evaluator: &Evaluator<'_>, ratios: &[f64], span: Span, any: bool) -> Eval<()> {
+    if any && ratios.iter().any(|ratio| ratio.is_nan()) {
         return Err(QueryError::Execution("Ratio value is NaN".to_owned()));
     }
     let (min, max) = (ratios.iter().copied().fold(0.0, f64::min), ratios.iter().copied().fold(0.0, f64::max));

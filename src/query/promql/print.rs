@@ -4,6 +4,7 @@ use std::fmt;
 
 use super::ast::{
     Aggregate, At, Binary, Cardinality, Duration, DurationExpr, DurationKind, Edges, Expr, ExprKind, Matching, Selector,
+    Subquery,
 };
 use super::format::decimal;
 use super::literal;
@@ -153,14 +154,7 @@ impl fmt::Display for Expr {
                 write!(f, "[{range}]")?;
                 selector.write_modifiers(f)
             }
-            ExprKind::Subquery(subquery) => {
-                write!(f, "{}[{}:", subquery.expr, subquery.range)?;
-                if let Some(step) = &subquery.step {
-                    write!(f, "{step}")?;
-                }
-                f.write_str("]")?;
-                write_modifiers(f, subquery.at, &subquery.offset)
-            }
+            ExprKind::Subquery(subquery) => write!(f, "{}{}", subquery.expr, SubqueryEnd(subquery)),
             ExprKind::Call(call) => {
                 write!(f, "{}(", call.function.name)?;
                 for (i, arg) in call.args.iter().enumerate() {
@@ -176,14 +170,81 @@ impl fmt::Display for Expr {
     }
 }
 
-impl fmt::Display for Aggregate {
+/// The brackets and modifiers of a subquery.
+struct SubqueryEnd<'a>(&'a Subquery);
+
+impl fmt::Display for SubqueryEnd<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.op.name())?;
-        if self.without || !self.grouping.is_empty() {
-            f.write_str(if self.without { " without " } else { " by " })?;
-            write_names(f, &self.grouping)?;
+        write!(f, "[{}:", self.0.range)?;
+        if let Some(step) = &self.0.step {
+            write!(f, "{step}")?;
+        }
+        f.write_str("]")?;
+        write_modifiers(f, self.0.at, &self.0.offset)
+    }
+}
+
+/// The operator of an aggregation with its grouping.
+struct AggregateHead<'a>(&'a Aggregate);
+
+impl fmt::Display for AggregateHead<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0.op.name())?;
+        if self.0.without || !self.0.grouping.is_empty() {
+            f.write_str(if self.0.without { " without " } else { " by " })?;
+            write_names(f, &self.0.grouping)?;
             f.write_str(" ")?;
         }
+        Ok(())
+    }
+}
+
+/// Longer expressions are split over lines.
+const LINE_BYTES_MAX: usize = 100;
+
+impl Expr {
+    /// The text over several lines where it is long, as `format_query` shows it.
+    pub fn pretty(&self) -> String {
+        self.indented(0)
+    }
+
+    fn indented(&self, level: usize) -> String {
+        let indent = "  ".repeat(level);
+        let text = self.to_string();
+        let is_long = text.len() > LINE_BYTES_MAX;
+        match &self.kind {
+            ExprKind::Aggregate(aggregate) if is_long => {
+                let parameter = aggregate.parameter.as_ref();
+                let parameter = parameter.map(|expr| expr.indented(level + 1) + ",\n").unwrap_or_default();
+                let head = AggregateHead(aggregate);
+                format!("{indent}{head}(\n{parameter}{}\n{indent})", aggregate.expr.indented(level + 1))
+            }
+            ExprKind::Binary(binary) if is_long => {
+                let returns_bool = if binary.returns_bool { " bool" } else { "" };
+                let (left, right) = (binary.left.indented(level + 1), binary.right.indented(level + 1));
+                format!("{left}\n{indent}{}{returns_bool}{}\n{right}", binary.op.symbol(), binary.matching)
+            }
+            ExprKind::Call(call) if is_long => {
+                let args: Vec<String> = call.args.iter().map(|arg| arg.indented(level + 1)).collect();
+                format!("{indent}{}(\n{}\n{indent})", call.function.name, args.join(",\n"))
+            }
+            ExprKind::Paren(inner) if is_long => format!("{indent}(\n{}\n{indent})", inner.indented(level + 1)),
+            ExprKind::Subquery(subquery) if is_long => {
+                format!("{}{}", subquery.expr.indented(level), SubqueryEnd(subquery))
+            }
+            // As Prometheus has it: a short subquery is not indented.
+            ExprKind::Subquery(_) => text,
+            ExprKind::Unary { negate, expr } => {
+                format!("{indent}{}{}", if *negate { "-" } else { "+" }, expr.indented(level).trim())
+            }
+            _ => format!("{indent}{text}"),
+        }
+    }
+}
+
+impl fmt::Display for Aggregate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        AggregateHead(self).fmt(f)?;
         match &self.parameter {
             Some(parameter) => write!(f, "({parameter}, {})", self.expr),
             None => write!(f, "({})", self.expr),
