@@ -8,7 +8,7 @@ export PATH := $(PATH):$(or $(DARAJI_LAB_HOME),/opt/daraji-lab)/bin
 # The lab makes network namespaces.
 as_root := $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: demo test test-rust test-ui test-lab test-faults test-switchovers install pictures ui
+.PHONY: demo test test-rust test-ui test-lab test-promql test-faults test-switchovers install pictures ui
 
 demo:
 	tests/lab/demo
@@ -30,6 +30,11 @@ test-lab:
 	cargo build --release
 	@echo 'acceptance: a real cluster, about 10 minutes'
 	$(as_root) env "PATH=$$PATH" tests/lab/acceptance --server target/release/daraji
+
+# Generated queries in a real Prometheus and in ours, 40,000 in a minute; e.g. make test-promql COUNT=100000 SEED=7. The test
+# prints how to run a single disagreement again.
+test-promql: install
+	cargo test --test promql -- differential --count $(or $(COUNT),40000) --seed $(or $(SEED),1)
 
 # Every fault of the lab against the table of what must come of it, three times each: some hours. It may be interrupted and
 # goes on where it was; FAULTS passes arguments, e.g. make test-faults FAULTS='--fault host-loss --runs 1'.

@@ -7,6 +7,7 @@ pub mod batch;
 pub mod cluster;
 pub mod event;
 pub mod family;
+pub mod go_regex;
 pub mod incident;
 pub mod labels;
 pub mod leadership;

@@ -8,6 +8,7 @@ mod labels;
 mod params;
 mod status;
 mod targets;
+mod tree;
 mod write;
 
 use std::sync::Arc;
@@ -98,7 +99,9 @@ impl From<QueryError> for ApiError {
             "canceled" => StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST),
             _ => StatusCode::INTERNAL_SERVER_ERROR,
         };
-        Self { status, kind, message: chain(&error) }
+        let message = chain(&error);
+        // What is bad is the expression: the other parameters were checked before.
+        if kind == "bad_data" { Self::bad_parameter("query", message) } else { Self { status, kind, message } }
     }
 }
 
@@ -199,14 +202,13 @@ async fn query_exemplars(params: Params) -> ApiResult {
 
 async fn format_query(params: Params) -> ApiResult {
     let expr = parse_parameter(&params)?;
-    Ok(json::success(&json::string(&expr.to_string())))
+    Ok(json::success(&json::string(&expr.pretty())))
 }
 
-/// Type and normal form of an expression.
+/// The syntax tree of an expression.
 async fn parse_query(params: Params) -> ApiResult {
     let expr = parse_parameter(&params)?;
-    let data = serde_json::json!({"valueType": expr.value_type().api_name(), "text": expr.to_string()});
-    Ok(json::success(&data.to_string()))
+    Ok(json::success(&tree::tree(&expr).to_string()))
 }
 
 /// Nothing to say: 204 without a body.

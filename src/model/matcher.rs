@@ -5,6 +5,7 @@ use std::fmt;
 use regex::{Regex, RegexBuilder};
 
 use crate::model::Labels;
+use crate::model::go_regex::{GoRegexError, translate};
 use crate::model::quote::Quoted;
 
 /// Compiled size limit of one expression: a hostile one fails to compile instead of eating memory.
@@ -47,12 +48,23 @@ pub struct MatcherError {
     pub name: String,
     pub pattern: String,
     #[source]
-    source: Box<regex::Error>,
+    source: RegexError,
 }
 
-/// Compiles an expression with Prometheus' rules: anchored at both ends, `.` matches newlines.
-pub fn anchored_regex(pattern: &str) -> Result<Regex, regex::Error> {
-    RegexBuilder::new(&format!("^(?s:{pattern})$")).size_limit(REGEX_SIZE_LIMIT_BYTES).build()
+/// Why an expression does not compile.
+#[derive(Debug, thiserror::Error)]
+pub enum RegexError {
+    #[error("error parsing regexp: {0}")]
+    Syntax(#[source] GoRegexError),
+    #[error("compile the regular expression")]
+    Compile(#[source] Box<regex::Error>),
+}
+
+/// Compiles an expression with Prometheus' rules: Go's syntax, anchored at both ends, `.` matches newlines.
+pub fn anchored_regex(pattern: &str) -> Result<Regex, RegexError> {
+    let pattern = translate(pattern).map_err(RegexError::Syntax)?;
+    let built = RegexBuilder::new(&format!("^(?s:{pattern})$")).size_limit(REGEX_SIZE_LIMIT_BYTES).build();
+    built.map_err(|error| RegexError::Compile(Box::new(error)))
 }
 
 impl Matcher {
@@ -63,7 +75,7 @@ impl Matcher {
             MatchOp::Regex | MatchOp::NotRegex => match anchored_regex(&value) {
                 Ok(regex) => Some(regex),
                 Err(source) => {
-                    return Err(MatcherError { name, pattern: value, source: Box::new(source) });
+                    return Err(MatcherError { name, pattern: value, source });
                 }
             },
         };

@@ -32,8 +32,6 @@ mod postgres_versions;
 mod postmortem;
 mod programs;
 mod prometheus_api;
-mod promql_oracle;
-mod promql_scripts;
 mod recordings;
 mod restart_state;
 mod serve_access;

@@ -135,7 +135,8 @@ fn notes(name: &str, notes: &[String]) -> String {
     }
     let mut shown: Vec<String> = notes.iter().take(NOTES_MAX).map(|note| string(note)).collect();
     if notes.len() > NOTES_MAX {
-        shown.push(string(&format!("{} more {name} omitted", notes.len() - NOTES_MAX)));
+        let kind = name.trim_end_matches('s');
+        shown.push(string(&format!("{} more {kind} annotations omitted", notes.len() - NOTES_MAX)));
     }
     format!(",{name:?}:[{}]", shown.join(","))
 }

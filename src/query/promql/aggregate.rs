@@ -2,77 +2,128 @@
 
 use std::collections::BTreeMap;
 
-use super::ast::{Aggregate, AggregateOp};
+use rustc_hash::FxHashMap;
+
+use super::ast::{Aggregate, AggregateOp, Span};
+use super::calls::{at, check_quantiles};
 use super::engine::QueryError;
-use super::eval::{ABSENT, Column, Eval, Evaluator, Val, merge};
+use super::eval::{ABSENT, Column, Eval, Evaluator, Val, is_absent};
 use super::format::decimal;
+use super::pick;
 use super::window::{Kahan, Mean, quantile};
 use crate::model::Labels;
 use crate::model::labels::METRIC_NAME;
+use crate::model::quote::Quoted;
 
 /// The parameter of an aggregation over the steps.
 enum Parameter {
     None,
-    Numbers(Vec<f64>),
+    Numbers(Vec<f64>, Span),
     Text(String),
+}
+
+/// The series of one group, in the order in which they came.
+pub(super) struct Group<'a> {
+    pub(super) labels: Labels,
+    pub(super) members: Vec<&'a Column>,
 }
 
 pub(super) fn eval(evaluator: &Evaluator<'_>, aggregate: &Aggregate) -> Eval<Vec<Column>> {
     let parameter = match &aggregate.parameter {
         None => Parameter::None,
         Some(expr) => match evaluator.eval(expr)? {
-            Val::Scalar(values) => Parameter::Numbers(values),
+            Val::Scalar(values) => Parameter::Numbers(values, expr.span),
             Val::String(text) => Parameter::Text(text),
             Val::Vector(_) => return Err(QueryError::Execution("expected a scalar parameter".to_owned())),
         },
     };
     let columns = evaluator.vector(&aggregate.expr)?;
-    let mut names: Vec<&str> = aggregate.grouping.iter().map(String::as_str).collect();
-    if aggregate.without {
-        names.push(METRIC_NAME);
+    match (aggregate.op, &parameter) {
+        (AggregateOp::Quantile, Parameter::Numbers(q, span)) => check_quantiles(evaluator, q, *span),
+        (AggregateOp::LimitRatio, Parameter::Numbers(ratios, span)) => {
+            pick::check_ratios(evaluator, ratios, *span, !columns.is_empty())?;
+        }
+        (AggregateOp::Topk | AggregateOp::Bottomk | AggregateOp::Limitk, Parameter::Numbers(k, _))
+            if !columns.is_empty() =>
+        {
+            pick::check_counts(k)?;
+        }
+        _ => {}
     }
-    let mut groups: BTreeMap<Labels, Vec<&Column>> = BTreeMap::new();
-    for column in &columns {
-        let key = if aggregate.without { column.labels.without(&names) } else { column.labels.only(&names) };
-        groups.entry(key).or_default().push(column);
+    if let Parameter::Text(label) = &parameter {
+        return count_values(evaluator, aggregate, label, &columns);
     }
     let mut results = Vec::new();
-    for (labels, members) in groups {
+    for group in groups(aggregate, &columns) {
         evaluator.budget.check()?;
         match (aggregate.op, &parameter) {
-            (AggregateOp::Topk | AggregateOp::Bottomk | AggregateOp::Limitk, Parameter::Numbers(k)) => {
-                pick(evaluator, aggregate.op, k, &members, &mut results)?;
+            (AggregateOp::Topk | AggregateOp::Bottomk | AggregateOp::Limitk, Parameter::Numbers(k, _)) => {
+                pick::by_count(evaluator, aggregate.op, k, &group, &mut results)?;
             }
-            (AggregateOp::CountValues, Parameter::Text(name)) => {
-                count_values(evaluator, &labels, name, &members, &mut results)?;
+            (AggregateOp::LimitRatio, Parameter::Numbers(ratios, _)) => {
+                pick::by_ratio(evaluator, ratios, &group, &mut results)?;
             }
-            (AggregateOp::Quantile, Parameter::Numbers(q)) => {
-                let of =
-                    |step: usize, values: &mut Vec<f64>| quantile(q.get(step).copied().unwrap_or(f64::NAN), values);
-                evaluator.keep(fold(evaluator, labels, &members, of), &mut results)?;
+            (AggregateOp::Quantile, Parameter::Numbers(q, _)) => {
+                let column = fold(evaluator, aggregate, &group, |step, values| quantile(at(q, step), values));
+                evaluator.keep(column, &mut results)?;
             }
             (op, _) => {
-                evaluator.keep(fold(evaluator, labels, &members, |_, values| reduce(op, values)), &mut results)?;
+                evaluator.keep(fold(evaluator, aggregate, &group, |_, values| reduce(op, values)), &mut results)?;
             }
         }
     }
-    if aggregate.op == AggregateOp::CountValues { merge(results) } else { Ok(results) }
+    Ok(results)
+}
+
+/// The labels by which series are grouped.
+fn group_labels(aggregate: &Aggregate, labels: &Labels) -> Labels {
+    let mut names: Vec<&str> = aggregate.grouping.iter().map(String::as_str).collect();
+    if aggregate.without {
+        names.push(METRIC_NAME);
+        labels.without(&names)
+    } else {
+        labels.only(&names)
+    }
+}
+
+/// Groups in the order of their first series.
+fn groups<'a>(aggregate: &Aggregate, columns: &'a [Column]) -> Vec<Group<'a>> {
+    let mut places: FxHashMap<Labels, usize> = FxHashMap::default();
+    let mut groups: Vec<Group<'a>> = Vec::new();
+    for column in columns {
+        let labels = group_labels(aggregate, &column.labels);
+        let place = *places.entry(labels.clone()).or_insert_with(|| {
+            groups.push(Group { labels, members: Vec::new() });
+            groups.len() - 1
+        });
+        if let Some(group) = groups.get_mut(place) {
+            group.members.push(column);
+        }
+    }
+    groups
+}
+
+/// Whether a group that is made by the metric's name has names that are to go.
+fn drops_name(aggregate: &Aggregate, members: &[&Column]) -> bool {
+    !aggregate.without
+        && aggregate.grouping.iter().any(|name| name == METRIC_NAME)
+        && members.iter().any(|column| column.drop_name)
 }
 
 fn fold(
     evaluator: &Evaluator<'_>,
-    labels: Labels,
-    members: &[&Column],
+    aggregate: &Aggregate,
+    group: &Group<'_>,
     of: impl Fn(usize, &mut Vec<f64>) -> f64,
 ) -> Column {
-    let mut present = Vec::with_capacity(members.len());
+    let mut present = Vec::with_capacity(group.members.len());
     let mut values = Vec::with_capacity(evaluator.grid.steps);
     for step in 0..evaluator.grid.steps {
         present.clear();
-        present.extend(members.iter().filter_map(|column| column.at(step)));
+        present.extend(group.members.iter().filter_map(|column| column.at(step)));
         values.push(if present.is_empty() { ABSENT } else { of(step, &mut present) });
     }
-    Column { labels, values }
+    Column { labels: group.labels.clone(), values, drop_name: drops_name(aggregate, &group.members) }
 }
 
 fn reduce(op: AggregateOp, values: &[f64]) -> f64 {
@@ -110,73 +161,36 @@ fn variance(values: &[f64]) -> f64 {
     if values.iter().any(|value| !value.is_finite()) { f64::NAN } else { squares / count }
 }
 
-/// topk, bottomk and limitk: series keep their labels; in order of value where the order of the first step counts.
-fn pick(
-    evaluator: &Evaluator<'_>,
-    op: AggregateOp,
-    k: &[f64],
-    members: &[&Column],
-    results: &mut Vec<Column>,
-) -> Eval<()> {
-    let steps = evaluator.grid.steps;
-    let mut chosen: BTreeMap<usize, Vec<f64>> = BTreeMap::new();
-    let mut order = Vec::new();
-    for step in 0..steps {
-        let k = k.get(step).copied().unwrap_or(0.0);
-        if k.is_nan() {
-            return Err(QueryError::Execution("Parameter value is NaN".to_owned()));
-        }
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "saturates")]
-        let k = k.max(0.0) as usize;
-        let present = members.iter().enumerate();
-        let mut present: Vec<(usize, f64)> = present.filter_map(|(i, column)| Some((i, column.at(step)?))).collect();
-        if op != AggregateOp::Limitk {
-            present.sort_by(|(_, a), (_, b)| {
-                let values = if op == AggregateOp::Topk { b.partial_cmp(a) } else { a.partial_cmp(b) };
-                values.unwrap_or_else(|| a.is_nan().cmp(&b.is_nan()))
-            });
-        }
-        for (index, value) in present.into_iter().take(k) {
-            let values = chosen.entry(index).or_insert_with(|| {
-                order.push(index);
-                vec![ABSENT; steps]
-            });
-            if let Some(place) = values.get_mut(step) {
-                *place = value;
-            }
-        }
-    }
-    for index in order {
-        if let (Some(column), Some(values)) = (members.get(index), chosen.remove(&index)) {
-            evaluator.keep(Column { labels: column.labels.clone(), values }, results)?;
-        }
-    }
-    Ok(())
-}
-
+/// Counts equal values; the value becomes a label before the groups are made, so that `without` can take it away again.
 fn count_values(
     evaluator: &Evaluator<'_>,
-    labels: &Labels,
-    name: &str,
-    members: &[&Column],
-    results: &mut Vec<Column>,
-) -> Eval<()> {
-    if name.is_empty() {
-        return Err(QueryError::Execution(format!("invalid label name {name:?}")));
+    aggregate: &Aggregate,
+    label: &str,
+    columns: &[Column],
+) -> Eval<Vec<Column>> {
+    if label.is_empty() {
+        return Err(QueryError::Execution(format!("invalid label name {}", Quoted(label))));
+    }
+    let mut with_label = aggregate.clone();
+    if !aggregate.without {
+        with_label.grouping.push(label.to_owned());
     }
     let steps = evaluator.grid.steps;
-    let mut counts: BTreeMap<String, Vec<f64>> = BTreeMap::new();
-    for column in members {
+    let mut counts: BTreeMap<Labels, Vec<f64>> = BTreeMap::new();
+    for column in columns {
+        evaluator.budget.check()?;
         for step in 0..steps {
             let Some(value) = column.at(step) else { continue };
-            let values = counts.entry(decimal(value)).or_insert_with(|| vec![ABSENT; steps]);
+            let labels = group_labels(&with_label, &column.labels.with(label, &decimal(value)));
+            let values = counts.entry(labels).or_insert_with(|| vec![ABSENT; steps]);
             if let Some(count) = values.get_mut(step) {
-                *count = if count.is_nan() { 1.0 } else { *count + 1.0 };
+                *count = if is_absent(*count) { 1.0 } else { *count + 1.0 };
             }
         }
     }
-    for (value, values) in counts {
-        evaluator.keep(Column { labels: labels.with(name, &value), values }, results)?;
+    let mut results = Vec::new();
+    for (labels, values) in counts {
+        evaluator.keep(Column::new(labels, values), &mut results)?;
     }
-    Ok(())
+    Ok(results)
 }

@@ -1,15 +1,27 @@
 //! The syntax tree of PromQL and its text.
 
-use std::fmt;
-
 use crate::model::Matcher;
-use crate::model::quote::Quoted;
 
-/// Where a node stands in the text, in bytes.
+/// Where a node stands in the text, in bytes, and where that begins for people.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Span {
     pub start: usize,
     pub end: usize,
+    /// Line of the start, from 1 on.
+    pub line: u32,
+    /// Byte of the start in its line, from 1 on.
+    pub column: u32,
+}
+
+impl Span {
+    /// The span of a part of `text`.
+    pub fn of(text: &str, start: usize, end: usize) -> Self {
+        let before = text.as_bytes().get(..start).unwrap_or(text.as_bytes());
+        let breaks = before.iter().filter(|byte| **byte == b'\n').count();
+        let last = before.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+        let small = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        Self { start, end, line: small(breaks + 1), column: small(before.len() - last + 1) }
+    }
 }
 
 /// What an expression evaluates to.
@@ -52,13 +64,17 @@ pub struct Expr {
 
 #[derive(Clone, Debug)]
 pub enum ExprKind {
-    Number(f64),
+    Number {
+        value: f64,
+        /// Whether it was written as a duration.
+        is_duration: bool,
+    },
     String(String),
     Selector(Selector),
-    /// A selector over a range of milliseconds.
+    /// A selector over a range.
     Range {
         selector: Selector,
-        range_ms: i64,
+        range: Duration,
     },
     Subquery(Box<Subquery>),
     Call(Call),
@@ -80,22 +96,66 @@ pub enum At {
     End,
 }
 
+/// A length of time, in milliseconds; where it is computed, only [`super::durations::resolve`] knows them.
+#[derive(Clone, Debug, Default)]
+pub struct Duration {
+    pub ms: i64,
+    pub computed: Option<Box<DurationExpr>>,
+}
+
+/// An arithmetic expression over durations, in seconds.
+#[derive(Clone, Debug)]
+pub struct DurationExpr {
+    pub kind: DurationKind,
+    pub span: Span,
+}
+
+#[derive(Clone, Debug)]
+pub enum DurationKind {
+    Literal {
+        seconds: f64,
+    },
+    /// The query's step; 0 in an instant query.
+    Step,
+    /// The query's length; 0 in an instant query.
+    Range,
+    Negate(Box<DurationExpr>),
+    Paren(Box<DurationExpr>),
+    Min(Box<DurationExpr>, Box<DurationExpr>),
+    Max(Box<DurationExpr>, Box<DurationExpr>),
+    Binary {
+        op: BinaryOp,
+        left: Box<DurationExpr>,
+        right: Box<DurationExpr>,
+    },
+}
+
+/// How samples at the edges of a range, or around an instant, count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Edges {
+    /// The last sample before each edge stands for the edge.
+    Anchored,
+    /// Values at the edges are interpolated.
+    Smoothed,
+}
+
 #[derive(Clone, Debug, Default)]
 pub struct Selector {
     /// The name that stood before the braces; also among the matchers.
     pub name: Option<String>,
     pub matchers: Vec<Matcher>,
-    pub offset_ms: i64,
+    pub offset: Duration,
     pub at: Option<At>,
+    pub edges: Option<Edges>,
 }
 
 #[derive(Clone, Debug)]
 pub struct Subquery {
     pub expr: Expr,
-    pub range_ms: i64,
+    pub range: Duration,
     /// `None` means the default step.
-    pub step_ms: Option<i64>,
-    pub offset_ms: i64,
+    pub step: Option<Duration>,
+    pub offset: Duration,
     pub at: Option<At>,
 }
 
@@ -120,10 +180,11 @@ pub enum AggregateOp {
     CountValues,
     Quantile,
     Limitk,
+    LimitRatio,
 }
 
 impl AggregateOp {
-    pub const ALL: [(Self, &'static str); 13] = [
+    pub const ALL: [(Self, &'static str); 14] = [
         (Self::Sum, "sum"),
         (Self::Avg, "avg"),
         (Self::Count, "count"),
@@ -137,6 +198,7 @@ impl AggregateOp {
         (Self::CountValues, "count_values"),
         (Self::Quantile, "quantile"),
         (Self::Limitk, "limitk"),
+        (Self::LimitRatio, "limit_ratio"),
     ];
 
     pub fn name(self) -> &'static str {
@@ -144,7 +206,7 @@ impl AggregateOp {
     }
 
     pub fn takes_parameter(self) -> bool {
-        matches!(self, Self::Topk | Self::Bottomk | Self::CountValues | Self::Quantile | Self::Limitk)
+        matches!(self, Self::Topk | Self::Bottomk | Self::CountValues | Self::Quantile | Self::Limitk | Self::LimitRatio)
     }
 }
 
@@ -175,6 +237,10 @@ pub enum BinaryOp {
     And,
     Or,
     Unless,
+    /// `</`: a histogram without what lies above.
+    TrimUpper,
+    /// `>/`: a histogram without what lies below.
+    TrimLower,
 }
 
 impl BinaryOp {
@@ -196,6 +262,8 @@ impl BinaryOp {
             Self::And => "and",
             Self::Or => "or",
             Self::Unless => "unless",
+            Self::TrimUpper => "</",
+            Self::TrimLower => ">/",
         }
     }
 
@@ -212,7 +280,7 @@ impl BinaryOp {
         match self {
             Self::Or => 1,
             Self::And | Self::Unless => 2,
-            Self::Eq | Self::Ne | Self::Gt | Self::Lt | Self::Ge | Self::Le => 3,
+            Self::Eq | Self::Ne | Self::Gt | Self::Lt | Self::Ge | Self::Le | Self::TrimUpper | Self::TrimLower => 3,
             Self::Add | Self::Sub => 4,
             Self::Mul | Self::Div | Self::Mod | Self::Atan2 => 5,
             Self::Pow => 7,
@@ -237,11 +305,17 @@ pub struct Matching {
     pub labels: Vec<String>,
     /// Labels that `group_left`/`group_right` copy from the "one" side.
     pub include: Vec<String>,
+    /// What stands for a value that is missing on the left side.
+    pub fill_left: Option<f64>,
+    /// What stands for a value that is missing on the right side.
+    pub fill_right: Option<f64>,
 }
 
 #[derive(Clone, Debug)]
 pub struct Binary {
     pub op: BinaryOp,
+    /// Where the operator stands.
+    pub op_span: Span,
     pub left: Expr,
     pub right: Expr,
     pub returns_bool: bool,
@@ -251,7 +325,7 @@ pub struct Binary {
 impl Expr {
     pub fn value_type(&self) -> ValueType {
         match &self.kind {
-            ExprKind::Number(_) => ValueType::Scalar,
+            ExprKind::Number { .. } => ValueType::Scalar,
             ExprKind::String(_) => ValueType::String,
             ExprKind::Selector(_) | ExprKind::Aggregate(_) => ValueType::Vector,
             ExprKind::Range { .. } | ExprKind::Subquery(_) => ValueType::Matrix,
@@ -276,7 +350,7 @@ impl Expr {
     pub fn walk<'a>(&'a self, each: &mut dyn FnMut(&'a Self)) {
         each(self);
         match &self.kind {
-            ExprKind::Number(_) | ExprKind::String(_) | ExprKind::Selector(_) | ExprKind::Range { .. } => {}
+            ExprKind::Number { .. } | ExprKind::String(_) | ExprKind::Selector(_) | ExprKind::Range { .. } => {}
             ExprKind::Subquery(subquery) => subquery.expr.walk(each),
             ExprKind::Call(call) => call.args.iter().for_each(|arg| arg.walk(each)),
             ExprKind::Aggregate(aggregate) => {
@@ -289,178 +363,5 @@ impl Expr {
             }
             ExprKind::Unary { expr, .. } | ExprKind::Paren(expr) => expr.walk(each),
         }
-    }
-}
-
-/// A duration as PromQL writes it: `1h30m`, `0s`.
-#[derive(Clone, Copy, Debug)]
-pub struct DurationText(pub i64);
-
-impl fmt::Display for DurationText {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0 == 0 {
-            return f.write_str("0s");
-        }
-        if self.0 < 0 {
-            f.write_str("-")?;
-        }
-        let mut rest = self.0.unsigned_abs();
-        // Years and weeks only when they are exact, as Prometheus prints them.
-        for (unit, unit_ms, exact) in UNITS {
-            let times = rest / unit_ms;
-            if times > 0 && (!exact || rest.is_multiple_of(unit_ms)) {
-                write!(f, "{times}{unit}")?;
-                rest -= times * unit_ms;
-            }
-        }
-        Ok(())
-    }
-}
-
-const UNITS: [(&str, u64, bool); 7] = [
-    ("y", 365 * 86_400_000, true),
-    ("w", 7 * 86_400_000, true),
-    ("d", 86_400_000, false),
-    ("h", 3_600_000, false),
-    ("m", 60_000, false),
-    ("s", 1000, false),
-    ("ms", 1, false),
-];
-
-/// A label name as it can stand in a matcher or list: quoted unless it is a plain one.
-fn write_name(f: &mut fmt::Formatter<'_>, name: &str) -> fmt::Result {
-    let plain = |(i, c): (usize, char)| c == '_' || c.is_ascii_alphabetic() || (i > 0 && c.is_ascii_digit());
-    if !name.is_empty() && name.chars().enumerate().all(plain) {
-        f.write_str(name)
-    } else {
-        write!(f, "{}", Quoted(name))
-    }
-}
-
-fn write_names(f: &mut fmt::Formatter<'_>, names: &[String]) -> fmt::Result {
-    f.write_str("(")?;
-    for (i, name) in names.iter().enumerate() {
-        if i > 0 {
-            f.write_str(", ")?;
-        }
-        write_name(f, name)?;
-    }
-    f.write_str(")")
-}
-
-impl Selector {
-    fn write_matchers(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = self.name.as_deref().unwrap_or("");
-        let is_metric = |c: char| c == '_' || c == ':' || c.is_ascii_alphanumeric();
-        let plain = name.chars().all(is_metric) && !name.starts_with(|c: char| c.is_ascii_digit());
-        if plain {
-            f.write_str(name)?;
-        }
-        let is_name = |m: &&Matcher| self.name.is_some() && m.name == "__name__" && m.value == name;
-        let rest: Vec<&Matcher> = self.matchers.iter().filter(|m| !is_name(m)).collect();
-        if rest.is_empty() && plain && !name.is_empty() {
-            return Ok(());
-        }
-        f.write_str("{")?;
-        let mut comma = "";
-        if !plain {
-            write!(f, "{}", Quoted(name))?;
-            comma = ",";
-        }
-        for matcher in rest {
-            f.write_str(comma)?;
-            write_name(f, &matcher.name)?;
-            write!(f, "{}{}", matcher.op.symbol(), Quoted(&matcher.value))?;
-            comma = ",";
-        }
-        f.write_str("}")
-    }
-}
-
-fn write_modifiers(f: &mut fmt::Formatter<'_>, at: Option<At>, offset_ms: i64) -> fmt::Result {
-    match at {
-        Some(At::Ms(ms)) => write!(f, " @ {:.3}", ms as f64 / 1000.0)?,
-        Some(At::Start) => f.write_str(" @ start()")?,
-        Some(At::End) => f.write_str(" @ end()")?,
-        None => {}
-    }
-    if offset_ms == 0 { Ok(()) } else { write!(f, " offset {}", DurationText(offset_ms)) }
-}
-
-impl fmt::Display for Expr {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.kind {
-            ExprKind::Number(value) => f.write_str(&super::format::number(*value)),
-            ExprKind::String(text) => write!(f, "{}", Quoted(text)),
-            ExprKind::Selector(selector) => {
-                selector.write_matchers(f)?;
-                write_modifiers(f, selector.at, selector.offset_ms)
-            }
-            ExprKind::Range { selector, range_ms } => {
-                selector.write_matchers(f)?;
-                write!(f, "[{}]", DurationText(*range_ms))?;
-                write_modifiers(f, selector.at, selector.offset_ms)
-            }
-            ExprKind::Subquery(subquery) => {
-                write!(f, "{}[{}:", subquery.expr, DurationText(subquery.range_ms))?;
-                if let Some(step_ms) = subquery.step_ms {
-                    write!(f, "{}", DurationText(step_ms))?;
-                }
-                f.write_str("]")?;
-                write_modifiers(f, subquery.at, subquery.offset_ms)
-            }
-            ExprKind::Call(call) => {
-                write!(f, "{}(", call.function.name)?;
-                for (i, arg) in call.args.iter().enumerate() {
-                    write!(f, "{}{arg}", if i > 0 { ", " } else { "" })?;
-                }
-                f.write_str(")")
-            }
-            ExprKind::Aggregate(aggregate) => aggregate.fmt(f),
-            ExprKind::Binary(binary) => binary.fmt(f),
-            ExprKind::Unary { negate, expr } => write!(f, "{}{expr}", if *negate { "-" } else { "+" }),
-            ExprKind::Paren(expr) => write!(f, "({expr})"),
-        }
-    }
-}
-
-impl fmt::Display for Aggregate {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.op.name())?;
-        if self.without || !self.grouping.is_empty() {
-            f.write_str(if self.without { " without " } else { " by " })?;
-            write_names(f, &self.grouping)?;
-            f.write_str(" ")?;
-        }
-        match &self.parameter {
-            Some(parameter) => write!(f, "({parameter}, {})", self.expr),
-            None => write!(f, "({})", self.expr),
-        }
-    }
-}
-
-impl fmt::Display for Binary {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.left, self.op.symbol())?;
-        if self.returns_bool {
-            f.write_str(" bool")?;
-        }
-        let matching = &self.matching;
-        if matching.on || !matching.labels.is_empty() {
-            f.write_str(if matching.on { " on " } else { " ignoring " })?;
-            write_names(f, &matching.labels)?;
-        }
-        match matching.cardinality {
-            Cardinality::ManyToOne => {
-                f.write_str(" group_left ")?;
-                write_names(f, &matching.include)?;
-            }
-            Cardinality::OneToMany => {
-                f.write_str(" group_right ")?;
-                write_names(f, &matching.include)?;
-            }
-            Cardinality::OneToOne | Cardinality::ManyToMany => {}
-        }
-        write!(f, " {}", self.right)
     }
 }

@@ -1,17 +1,20 @@
 //! The engine's entry points: instant and range queries with their limits.
 
+use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::ast::{Expr, ExprKind, ValueType};
-use super::eval::{Column, Evaluator, Grid, Val, is_absent};
+use super::ast::{Expr, ExprKind, Span, ValueType};
+use super::durations::{self, QueryTimes};
+use super::eval::{Column, Evaluator, Grid, Val, is_absent, merge};
 use super::functions::{Body, Special};
 use super::parser::{ParseError, parse};
 use super::source::SeriesSource;
+use crate::model::labels::METRIC_NAME;
 use crate::model::{Labels, Timestamp};
 use crate::query::promql::ast::AggregateOp;
 use crate::store::metrics::{MetricError, Point, Series};
@@ -61,6 +64,8 @@ pub struct EngineOptions {
     pub bytes_max: u64,
     /// Step of subqueries that name none.
     pub default_step: Duration,
+    /// Whether functions that drop the metric's name do so at the end of the query only (a feature flag of Prometheus).
+    pub delayed_name_removal: bool,
 }
 
 impl Default for EngineOptions {
@@ -71,6 +76,7 @@ impl Default for EngineOptions {
             samples_max: 50_000_000,
             bytes_max: 256 << 20,
             default_step: Duration::from_mins(1),
+            delayed_name_removal: false,
         }
     }
 }
@@ -162,11 +168,33 @@ impl Budget {
     }
 }
 
-/// Notes that evaluation leaves beside the result.
+/// More different notes of a kind are not kept.
+const NOTES_MAX: usize = 10_000;
+
+/// Notes of one kind that evaluation leaves beside the result. As in Prometheus, of notes with the same words only the
+/// last one's place is told.
 #[derive(Debug, Default)]
-pub(super) struct Notes {
-    pub(super) warnings: RefCell<BTreeSet<String>>,
-    pub(super) infos: RefCell<BTreeSet<String>>,
+pub(super) struct Notes(RefCell<BTreeMap<String, Span>>);
+
+impl Notes {
+    pub(super) fn add(&self, message: &str, span: Span) {
+        let mut notes = self.0.borrow_mut();
+        if notes.len() < NOTES_MAX {
+            notes.insert(message.to_owned(), span);
+        }
+    }
+
+    fn texts(self, kind: &str) -> Vec<String> {
+        let notes = self.0.into_inner();
+        notes.into_iter().map(|(text, at)| format!("{kind}: {text} ({}:{})", at.line, at.column)).collect()
+    }
+}
+
+/// Warnings and infos.
+#[derive(Debug, Default)]
+pub(super) struct AllNotes {
+    pub(super) warnings: Notes,
+    pub(super) infos: Notes,
 }
 
 /// Evaluates expressions over a source; cheap to clone.
@@ -198,8 +226,10 @@ impl Engine {
         limits: &Limits,
     ) -> Result<Output, QueryError> {
         let at_ms = at.millis();
+        let resolved = resolve(expr, 0, 0)?;
+        let expr = resolved.as_ref();
         let budget = self.budget(limits);
-        let notes = Notes::default();
+        let notes = AllNotes::default();
         let grid = Grid { start_ms: at_ms, step_ms: 1, steps: 1 };
         let evaluator = self.evaluator(source, grid, limits, (&budget, &notes));
         let value = if expr.value_type() == ValueType::Matrix {
@@ -208,7 +238,10 @@ impl Engine {
             match evaluator.eval(expr)? {
                 Val::Scalar(values) => Value::Scalar { at_ms, value: values.first().copied().unwrap_or(f64::NAN) },
                 Val::String(value) => Value::String { at_ms, value },
-                Val::Vector(columns) => Value::Vector(instant_vector(columns, at_ms, !is_ordered(expr))),
+                Val::Vector(columns) => {
+                    let columns = without_dropped_names(columns)?;
+                    Value::Vector(instant_vector(columns, at_ms, !is_ordered(expr)))
+                }
             }
         };
         Ok(output(value, notes))
@@ -245,16 +278,19 @@ impl Engine {
                 "invalid expression type {found:?} for range query, must be Scalar or instant Vector"
             )));
         }
+        let resolved = resolve(expr, step_ms, end_ms - start_ms)?;
+        let expr = resolved.as_ref();
         let budget = self.budget(limits);
-        let notes = Notes::default();
+        let notes = AllNotes::default();
         let steps = usize::try_from(intervals).unwrap_or(0) + 1;
         let grid = Grid { start_ms, step_ms, steps };
         let mut evaluator = self.evaluator(source, grid, limits, (&budget, &notes));
         // `@ end()` is the end that was asked for, which the last step need not reach.
         evaluator.query_range = (start_ms, end_ms);
+        evaluator.query_step_ms = step_ms;
         let columns = match evaluator.eval(expr)? {
-            Val::Scalar(values) => vec![Column { labels: Labels::default(), values }],
-            Val::Vector(columns) => columns,
+            Val::Scalar(values) => vec![Column::new(Labels::default(), values)],
+            Val::Vector(columns) => without_dropped_names(columns)?,
             Val::String(_) => Vec::new(),
         };
         let mut series: Vec<Series> = columns.into_iter().map(|column| column_series(column, grid)).collect();
@@ -278,13 +314,15 @@ impl Engine {
         source: &'a dyn SeriesSource,
         grid: Grid,
         limits: &Limits,
-        (budget, notes): (&'a Budget, &'a Notes),
+        (budget, notes): (&'a Budget, &'a AllNotes),
     ) -> Evaluator<'a> {
         let millis = |duration: Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
         Evaluator {
             source,
             grid,
             query_range: (grid.start_ms, grid.end_ms()),
+            query_step_ms: 0,
+            delayed_names: self.options.delayed_name_removal,
             lookback_ms: millis(limits.lookback.unwrap_or(self.options.lookback)).max(1),
             default_step_ms: millis(self.options.default_step).max(1),
             budget,
@@ -293,11 +331,28 @@ impl Engine {
     }
 }
 
-fn output(value: Value, notes: Notes) -> Output {
+/// The expression with its computed durations known.
+fn resolve(expr: &Expr, step_ms: i64, range_ms: i64) -> Result<Cow<'_, Expr>, QueryError> {
+    let times = QueryTimes { step: step_ms as f64 / 1000.0, range: range_ms as f64 / 1000.0 };
+    durations::resolve(expr, times).map_err(|(span, message)| QueryError::Parse(ParseError { span, message }))
+}
+
+/// Removes the names that were kept until now; what became equal is joined where it does not meet at a step.
+fn without_dropped_names(mut columns: Vec<Column>) -> Result<Vec<Column>, QueryError> {
+    if !columns.iter().any(|column| column.drop_name) {
+        return Ok(columns);
+    }
+    for column in columns.iter_mut().filter(|column| column.drop_name) {
+        column.labels = column.labels.without(&[METRIC_NAME]);
+    }
+    merge(columns)
+}
+
+fn output(value: Value, notes: AllNotes) -> Output {
     Output {
         value,
-        warnings: notes.warnings.into_inner().into_iter().collect(),
-        infos: notes.infos.into_inner().into_iter().collect(),
+        warnings: notes.warnings.texts("PromQL warning"),
+        infos: notes.infos.texts("PromQL info"),
     }
 }
 

@@ -1,13 +1,13 @@
 //! Evaluation of nodes to columns: one value per step and series.
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::ast::{At, Expr, ExprKind, Selector, Subquery};
-use super::engine::{Budget, Notes, QueryError};
+use super::ast::{At, Edges, Expr, ExprKind, Selector, Span, Subquery};
+use super::engine::{AllNotes, Budget, QueryError};
 use super::source::SeriesSource;
 use super::window::Window;
 use super::{aggregate, binary, calls};
-use crate::model::Labels;
+use crate::model::{Labels, Matcher};
 use crate::model::labels::METRIC_NAME;
 use crate::model::sample::{STALE_NAN, is_stale};
 use crate::store::metrics::{Point, Series};
@@ -46,14 +46,20 @@ impl Grid {
 pub(super) struct Column {
     pub(super) labels: Labels,
     pub(super) values: Vec<f64>,
+    /// The name goes at the end of the query; set only where names are removed that late.
+    pub(super) drop_name: bool,
 }
 
 impl Column {
+    pub(super) fn new(labels: Labels, values: Vec<f64>) -> Self {
+        Self { labels, values, drop_name: false }
+    }
+
     pub(super) fn at(&self, step: usize) -> Option<f64> {
         self.values.get(step).copied().filter(|value| !is_absent(*value))
     }
 
-    fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.values.iter().all(|value| is_absent(*value))
     }
 }
@@ -78,15 +84,21 @@ pub(super) struct Evaluator<'a> {
     pub(super) grid: Grid,
     /// Start and end of the whole query, for `@ start()` and `@ end()`.
     pub(super) query_range: (i64, i64),
+    /// Step of the whole query; 0 in an instant query.
+    pub(super) query_step_ms: i64,
+    /// Whether names are removed at the end of the query instead of by each function.
+    pub(super) delayed_names: bool,
     pub(super) lookback_ms: i64,
     pub(super) default_step_ms: i64,
     pub(super) budget: &'a Budget,
-    pub(super) notes: &'a Notes,
+    pub(super) notes: &'a AllNotes,
 }
 
 /// Where the windows of a range argument come from.
 pub(super) struct RangeArg {
     pub(super) range_ms: i64,
+    /// How samples beyond the edges count; then the windows hold one sample before the start and one after the end.
+    pub(super) edges: Option<Edges>,
     /// The step's reference time: with offset and `@` applied.
     pub(super) ends_ms: Vec<i64>,
 }
@@ -95,13 +107,13 @@ impl Evaluator<'_> {
     pub(super) fn eval(&self, expr: &Expr) -> Eval<Val> {
         self.budget.check()?;
         match &expr.kind {
-            ExprKind::Number(value) => Ok(Val::Scalar(vec![*value; self.grid.steps])),
+            ExprKind::Number { value, .. } => Ok(Val::Scalar(vec![*value; self.grid.steps])),
             ExprKind::String(text) => Ok(Val::String(text.clone())),
             ExprKind::Selector(selector) => Ok(Val::Vector(self.selector(selector, false)?)),
             ExprKind::Range { .. } | ExprKind::Subquery(_) => {
                 Err(QueryError::Execution("a range vector cannot be evaluated at a step".to_owned()))
             }
-            ExprKind::Call(call) => calls::eval(self, call),
+            ExprKind::Call(call) => calls::eval(self, call, expr.span),
             ExprKind::Aggregate(aggregate) => Ok(Val::Vector(aggregate::eval(self, aggregate)?)),
             ExprKind::Binary(binary) => binary::eval(self, binary),
             ExprKind::Unary { negate, expr } => self.unary(*negate, expr),
@@ -127,12 +139,18 @@ impl Evaluator<'_> {
         match self.eval(expr)? {
             value if !negate => Ok(value),
             Val::Scalar(values) => Ok(Val::Scalar(values.iter().map(|value| -value).collect())),
-            Val::Vector(columns) => map_values(columns, |_, value| -value).map(Val::Vector),
+            Val::Vector(mut columns) => {
+                for column in &mut columns {
+                    self.remove_name(column);
+                    column.values.iter_mut().filter(|value| !is_absent(**value)).for_each(|value| *value = -*value);
+                }
+                self.distinct(columns).map(Val::Vector)
+            }
             Val::String(_) => Err(QueryError::Execution("a string cannot be negated".to_owned())),
         }
     }
 
-    fn reference_ms(&self, at: Option<At>, offset_ms: i64, step: usize) -> i64 {
+    pub(super) fn reference_ms(&self, at: Option<At>, offset_ms: i64, step: usize) -> i64 {
         let base = match at {
             None => self.grid.time(step),
             Some(At::Ms(ms)) => ms,
@@ -148,17 +166,35 @@ impl Evaluator<'_> {
 
     /// Current values of the selected series, or the times of their samples in seconds.
     pub(super) fn selector(&self, selector: &Selector, timestamps: bool) -> Eval<Vec<Column>> {
-        let references = self.references(selector.at, selector.offset_ms);
+        if selector.edges.is_some() {
+            let problem = "smoothed is only supported for range vectors yet; take avg_over_time or rate over one";
+            return Err(QueryError::Execution(problem.to_owned()));
+        }
+        let references = self.references(selector.at, selector.offset.ms);
         let first = references.first().copied().unwrap_or(0).saturating_sub(self.lookback_ms).saturating_add(1);
         let last = references.last().copied().unwrap_or(0);
+        // Prometheus forgets the offset here, and looks at the samples that it read with it.
+        let forgets_offset = timestamps && selector.at.is_some();
+        let references = if forgets_offset { self.references(selector.at, 0) } else { references };
+        self.current(&selector.matchers, (first, last), &references, timestamps)
+    }
+
+    /// Current values at some times, or the times of their samples in seconds, of samples inside `within_ms`.
+    pub(super) fn current(
+        &self,
+        matchers: &[Matcher],
+        within_ms: (i64, i64),
+        references: &[i64],
+        timestamps: bool,
+    ) -> Eval<Vec<Column>> {
         let mut columns = Vec::new();
-        for series in self.source.select(&selector.matchers, first, last)? {
+        for series in self.source.select(matchers, within_ms.0, within_ms.1)? {
             let series = series?;
             self.budget.check()?;
             self.budget.take_samples(series.points.len())?;
             let mut next = 0;
             let mut values = Vec::with_capacity(references.len());
-            for reference in &references {
+            for reference in references {
                 while series.points.get(next).is_some_and(|point| point.at_ms <= *reference) {
                     next += 1;
                 }
@@ -171,7 +207,7 @@ impl Evaluator<'_> {
                     None => ABSENT,
                 });
             }
-            self.keep(Column { labels: series.labels, values }, &mut columns)?;
+            self.keep(Column::new(series.labels, values), &mut columns)?;
         }
         Ok(columns)
     }
@@ -185,31 +221,34 @@ impl Evaluator<'_> {
         Ok(())
     }
 
-    /// Calls `each` with every series of a range argument, stale markers left out.
+    /// Calls `each` with every series of a range argument, stale markers left out, and whether its name is to go.
     pub(super) fn for_each_range(
         &self,
         expr: &Expr,
-        mut each: impl FnMut(&RangeArg, Series) -> Eval<()>,
+        mut each: impl FnMut(&RangeArg, Series, bool) -> Eval<()>,
     ) -> Eval<RangeArg> {
         match &expr.inner().kind {
-            ExprKind::Range { selector, range_ms } => {
-                let ends_ms = self.references(selector.at, selector.offset_ms);
-                let arg = RangeArg { range_ms: *range_ms, ends_ms };
-                let first = arg.ends_ms.first().copied().unwrap_or(0).saturating_sub(*range_ms).saturating_add(1);
-                let last = arg.ends_ms.last().copied().unwrap_or(0);
+            ExprKind::Range { selector, range } => {
+                let ends_ms = self.references(selector.at, selector.offset.ms);
+                let arg = RangeArg { range_ms: range.ms, edges: selector.edges, ends_ms };
+                let before_ms = if arg.edges.is_some() { self.lookback_ms } else { 0 };
+                let after_ms = if arg.edges == Some(Edges::Smoothed) { self.lookback_ms } else { 0 };
+                let start = arg.ends_ms.first().copied().unwrap_or(0).saturating_sub(range.ms);
+                let first = start.saturating_sub(before_ms).saturating_add(1);
+                let last = arg.ends_ms.last().copied().unwrap_or(0).saturating_add(after_ms);
                 for series in self.source.select(&selector.matchers, first, last)? {
                     let mut series = series?;
                     self.budget.check()?;
                     self.budget.take_samples(series.points.len())?;
                     series.points.retain(|point| !is_stale(point.value));
-                    each(&arg, series)?;
+                    each(&arg, series, false)?;
                 }
                 Ok(arg)
             }
             ExprKind::Subquery(subquery) => {
                 let (arg, columns) = self.subquery(subquery)?;
-                for series in columns {
-                    each(&arg, series)?;
+                for (series, drop_name) in columns {
+                    each(&arg, series, drop_name)?;
                 }
                 Ok(arg)
             }
@@ -217,11 +256,12 @@ impl Evaluator<'_> {
         }
     }
 
-    fn subquery(&self, subquery: &Subquery) -> Eval<(RangeArg, Vec<Series>)> {
-        let ends_ms = self.references(subquery.at, subquery.offset_ms);
-        let arg = RangeArg { range_ms: subquery.range_ms, ends_ms };
-        let step_ms = subquery.step_ms.unwrap_or(self.default_step_ms);
-        let before = arg.ends_ms.first().copied().unwrap_or(0).saturating_sub(subquery.range_ms);
+    fn subquery(&self, subquery: &Subquery) -> Eval<(RangeArg, Vec<(Series, bool)>)> {
+        let ends_ms = self.references(subquery.at, subquery.offset.ms);
+        let arg = RangeArg { range_ms: subquery.range.ms, edges: None, ends_ms };
+        // A step below a millisecond is the default one, as in Prometheus.
+        let step_ms = subquery.step.as_ref().map(|step| step.ms).filter(|ms| *ms > 0).unwrap_or(self.default_step_ms);
+        let before = arg.ends_ms.first().copied().unwrap_or(0).saturating_sub(subquery.range.ms);
         let last_ms = arg.ends_ms.last().copied().unwrap_or(0);
         // The first multiple of the step after the open start of the first window.
         let start_ms = (before.div_euclid(step_ms) + 1) * step_ms;
@@ -238,7 +278,7 @@ impl Evaluator<'_> {
             let points: Vec<Point> =
                 points.map(|(step, value)| Point { at_ms: grid.time(step), value: *value }).collect();
             self.budget.take_bytes(points.len() * size_of::<Point>())?;
-            series.push(Series { labels: column.labels, points });
+            series.push((Series { labels: column.labels, points }, column.drop_name));
         }
         Ok((arg, series))
     }
@@ -246,7 +286,10 @@ impl Evaluator<'_> {
     /// The points themselves, for an instant query of a range vector.
     pub(super) fn raw_matrix(&self, expr: &Expr) -> Eval<Vec<Series>> {
         let mut found = Vec::new();
-        self.for_each_range(expr, |arg, mut series| {
+        self.for_each_range(expr, |arg, mut series, drop_name| {
+            if drop_name {
+                series.labels = series.labels.without(&[METRIC_NAME]);
+            }
             let end_ms = arg.ends_ms.first().copied().unwrap_or(0);
             series.points.retain(|point| point.at_ms > end_ms - arg.range_ms && point.at_ms <= end_ms);
             self.budget.take_bytes(series.points.len() * size_of::<Point>())?;
@@ -257,6 +300,27 @@ impl Evaluator<'_> {
         })?;
         found.sort_by(|a, b| a.labels.cmp(&b.labels));
         Ok(found)
+    }
+
+    /// The window with the samples beyond its edges that count.
+    fn with_edges(
+        &self,
+        arg: &RangeArg,
+        points: &[Point],
+        (mut from, mut to): (usize, usize),
+        end_ms: i64,
+    ) -> (usize, usize) {
+        let at = |index: usize| points.get(index).map(|point| point.at_ms);
+        let start_ms = end_ms - arg.range_ms;
+        if arg.edges.is_some() && from > 0 && at(from - 1).is_some_and(|ms| ms > start_ms - self.lookback_ms) {
+            from -= 1;
+        }
+        let ends_exactly = to > from && at(to - 1) == Some(end_ms);
+        let has_next = at(to).is_some_and(|ms| ms <= end_ms + self.lookback_ms);
+        if arg.edges == Some(Edges::Smoothed) && !ends_exactly && has_next {
+            to += 1;
+        }
+        (from, to)
     }
 
     /// Evaluates a function over the window of every step.
@@ -280,8 +344,10 @@ impl Evaluator<'_> {
             for (place, column) in step_params.iter_mut().zip(params) {
                 *place = column.get(step).copied().unwrap_or(f64::NAN);
             }
+            let (from, to) = self.with_edges(arg, points, (from, to), *end_ms);
             let window = Window {
                 points: points.get(from..to).unwrap_or_default(),
+                edges: arg.edges,
                 range_ms: arg.range_ms,
                 end_ms: *end_ms,
                 eval_ms: self.grid.time(step),
@@ -291,19 +357,6 @@ impl Evaluator<'_> {
         }
         values
     }
-}
-
-/// Applies a function to every present value and drops the name.
-pub(super) fn map_values(mut columns: Vec<Column>, apply: impl Fn(usize, f64) -> f64) -> Eval<Vec<Column>> {
-    for column in &mut columns {
-        column.labels = column.labels.without(&[METRIC_NAME]);
-        for (step, value) in column.values.iter_mut().enumerate() {
-            if !is_absent(*value) {
-                *value = apply(step, *value);
-            }
-        }
-    }
-    merge(columns)
 }
 
 /// Joins columns with equal labels; two values at one step are an error.
@@ -316,6 +369,7 @@ pub(super) fn merge(columns: Vec<Column>) -> Eval<Vec<Column>> {
             merged.push(column);
             continue;
         };
+        place.drop_name |= column.drop_name;
         for (kept, new) in place.values.iter_mut().zip(&column.values) {
             if is_absent(*kept) {
                 *kept = *new;
@@ -325,4 +379,55 @@ pub(super) fn merge(columns: Vec<Column>) -> Eval<Vec<Column>> {
         }
     }
     Ok(merged)
+}
+
+impl Evaluator<'_> {
+    /// Removes the metric's name, now or at the end of the query.
+    pub(super) fn remove_name(&self, column: &mut Column) {
+        if self.delayed_names {
+            column.drop_name = true;
+        } else {
+            column.labels = column.labels.without(&[METRIC_NAME]);
+        }
+    }
+
+    /// Columns whose names were removed: equal labels may share one as long as they do not meet at a step.
+    pub(super) fn merge(&self, columns: Vec<Column>) -> Eval<Vec<Column>> {
+        if self.delayed_names { Ok(columns) } else { merge(columns) }
+    }
+
+    /// Columns that must not have equal labels, even if they do not meet at a step.
+    pub(super) fn distinct(&self, mut columns: Vec<Column>) -> Eval<Vec<Column>> {
+        columns.retain(|column| !column.is_empty());
+        let mut seen: FxHashSet<&Labels> = FxHashSet::default();
+        if !self.delayed_names && !columns.iter().all(|column| seen.insert(&column.labels)) {
+            return Err(same_labels_error());
+        }
+        Ok(columns)
+    }
+
+    /// Applies a function to every present value and removes the name.
+    pub(super) fn map_values(
+        &self,
+        mut columns: Vec<Column>,
+        apply: impl Fn(usize, f64) -> f64,
+    ) -> Eval<Vec<Column>> {
+        for column in &mut columns {
+            self.remove_name(column);
+            for (step, value) in column.values.iter_mut().enumerate() {
+                if !is_absent(*value) {
+                    *value = apply(step, *value);
+                }
+            }
+        }
+        self.merge(columns)
+    }
+
+    pub(super) fn warn(&self, message: &str, span: Span) {
+        self.notes.warnings.add(message, span);
+    }
+
+    pub(super) fn inform(&self, message: &str, span: Span) {
+        self.notes.infos.add(message, span);
+    }
 }

@@ -2,9 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use super::ast::{Call, Span};
+use super::calls::{arg, at, check_label_name, check_quantile, text};
 use super::eval::{ABSENT, Column, Eval, Evaluator, Val};
+use super::format::number;
 use crate::model::Labels;
-use crate::model::labels::METRIC_NAME;
+use crate::model::quote::Quoted;
 
 /// The label that holds a bucket's upper bound.
 const BOUND: &str = "le";
@@ -25,42 +28,107 @@ fn parse_bound(text: &str) -> Option<f64> {
     }
 }
 
+pub(super) fn quantile_call(evaluator: &Evaluator<'_>, call: &Call) -> Eval<Val> {
+    let q_expr = arg(call, 0)?;
+    let q = evaluator.scalar(q_expr)?;
+    let expr = arg(call, 1)?;
+    let columns = evaluator.vector(expr)?;
+    for step in 0..evaluator.grid.steps {
+        check_quantile(evaluator, at(&q, step), q_expr.span);
+    }
+    per_group(evaluator, columns, expr.span, |step, buckets| quantile(at(&q, step), buckets)).map(Val::Vector)
+}
+
+/// One series per quantile, with the quantile in a label.
+pub(super) fn quantiles_call(evaluator: &Evaluator<'_>, call: &Call, span: Span) -> Eval<Val> {
+    let expr = arg(call, 0)?;
+    let columns = evaluator.vector(expr)?;
+    let label = text(evaluator, call, 1)?;
+    check_label_name(&label, "invalid label name in histogram_quantiles()")?;
+    let mut results = Vec::new();
+    for index in 2..call.args.len() {
+        let q = evaluator.scalar(arg(call, index)?)?;
+        for step in 0..evaluator.grid.steps {
+            check_quantile(evaluator, at(&q, step), span);
+        }
+        let found = per_group(evaluator, columns.clone(), expr.span, |step, buckets| quantile(at(&q, step), buckets))?;
+        let value = number(at(&q, 0));
+        results.extend(found.into_iter().map(|column| Column { labels: column.labels.with(&label, &value), ..column }));
+    }
+    evaluator.distinct(results).map(Val::Vector)
+}
+
+pub(super) fn fraction_call(evaluator: &Evaluator<'_>, call: &Call) -> Eval<Val> {
+    let lower = evaluator.scalar(arg(call, 0)?)?;
+    let upper = evaluator.scalar(arg(call, 1)?)?;
+    let expr = arg(call, 2)?;
+    let columns = evaluator.vector(expr)?;
+    let of = |step: usize, buckets: &mut Vec<Bucket>| Found {
+        value: fraction(at(&lower, step), at(&upper, step), buckets),
+        was_forced: false,
+    };
+    per_group(evaluator, columns, expr.span, of).map(Val::Vector)
+}
+
+/// What was read off the buckets of a step.
+struct Found {
+    value: f64,
+    /// Whether counts fell with rising bounds, beyond rounding.
+    was_forced: bool,
+}
+
 /// Applies a function to the buckets of every histogram at every step.
-pub(super) fn per_group(
+fn per_group(
     evaluator: &Evaluator<'_>,
     columns: Vec<Column>,
-    apply: impl Fn(usize, &mut Vec<Bucket>) -> f64,
-) -> Eval<Val> {
+    span: Span,
+    apply: impl Fn(usize, &mut Vec<Bucket>) -> Found,
+) -> Eval<Vec<Column>> {
+    // Histograms of different names stay apart until their names go.
     let mut groups: BTreeMap<Labels, Vec<(f64, Column)>> = BTreeMap::new();
     for column in columns {
-        let bound = column.labels.get(BOUND).unwrap_or("");
-        let Some(bound) = parse_bound(bound) else {
-            let name = column.labels.metric_name();
-            let warning = format!(
-                "PromQL warning: bucket label {BOUND:?} is missing or has a malformed value of {bound:?} for metric name {name:?}"
-            );
-            evaluator.notes.warnings.borrow_mut().insert(warning);
+        let text = column.labels.get(BOUND).unwrap_or("");
+        let Some(bound) = parse_bound(text) else {
+            let label = Quoted(BOUND);
+            let problem = format!("bucket label {label} is missing or has a malformed value of {}", Quoted(text));
+            evaluator.warn(&with_name(&problem, column.labels.metric_name()), span);
             continue;
         };
-        groups.entry(column.labels.without(&[METRIC_NAME, BOUND])).or_default().push((bound, column));
+        groups.entry(column.labels.without(&[BOUND])).or_default().push((bound, column));
     }
     let mut results = Vec::new();
     for (labels, columns) in groups {
-        let mut values = Vec::with_capacity(evaluator.grid.steps);
+        evaluator.budget.check()?;
+        let name = labels.metric_name().to_owned();
+        let mut column = Column::new(labels, Vec::with_capacity(evaluator.grid.steps));
+        evaluator.remove_name(&mut column);
         for step in 0..evaluator.grid.steps {
             let buckets =
                 columns.iter().filter_map(|(bound, column)| Some(Bucket { bound: *bound, count: column.at(step)? }));
             let mut buckets: Vec<Bucket> = buckets.collect();
-            values.push(if buckets.is_empty() { ABSENT } else { apply(step, &mut buckets) });
+            let found = if buckets.is_empty() { None } else { Some(apply(step, &mut buckets)) };
+            if found.as_ref().is_some_and(|found| found.was_forced) {
+                let problem = "input to histogram_quantile needed to be fixed for monotonicity \
+                     (see https://prometheus.io/docs/prometheus/latest/querying/functions/#histogram_quantile)";
+                evaluator.inform(&with_name(problem, &name), span);
+            }
+            column.values.push(found.map_or(ABSENT, |found| found.value));
         }
-        evaluator.keep(Column { labels, values }, &mut results)?;
+        evaluator.keep(column, &mut results)?;
     }
-    Ok(Val::Vector(results))
+    evaluator.merge(results)
 }
 
-/// Sorts, joins equal bounds and makes counts rise; false when there is no usable histogram.
-fn prepare(buckets: &mut Vec<Bucket>) -> bool {
+fn with_name(problem: &str, name: &str) -> String {
+    if name.is_empty() { problem.to_owned() } else { format!("{problem} for metric name {}", Quoted(name)) }
+}
+
+/// Sorts and joins equal bounds; `None` when there is no usable histogram.
+fn prepare(buckets: &mut Vec<Bucket>) -> Option<()> {
     buckets.sort_by(|a, b| a.bound.total_cmp(&b.bound));
+    if buckets.last()?.bound != f64::INFINITY {
+        return None;
+    }
     buckets.dedup_by(|next, kept| {
         let same = next.bound.total_cmp(&kept.bound).is_eq();
         if same {
@@ -68,43 +136,56 @@ fn prepare(buckets: &mut Vec<Bucket>) -> bool {
         }
         same
     });
-    if buckets.last().is_none_or(|last| last.bound != f64::INFINITY) {
-        return false;
-    }
+    Some(())
+}
+
+/// Makes counts rise; true when they fell beyond rounding.
+fn force_monotonic(buckets: &mut [Bucket]) -> bool {
+    let mut was_forced = false;
     let mut before = buckets.first().map_or(0.0, |bucket| bucket.count);
     for bucket in buckets.iter_mut().skip(1) {
-        let close = (bucket.count - before).abs() <= TOLERANCE * before.abs().max(bucket.count.abs());
+        let sum = before.abs() + bucket.count.abs();
+        let close = sum > 0.0 && (bucket.count - before).abs() / sum < TOLERANCE;
+        was_forced |= bucket.count < before && !close;
         if bucket.count < before || close {
             bucket.count = before;
         } else {
             before = bucket.count;
         }
     }
-    buckets.len() >= 2
+    was_forced
 }
 
-pub(super) fn quantile(q: f64, buckets: &mut Vec<Bucket>) -> f64 {
+fn quantile(q: f64, buckets: &mut Vec<Bucket>) -> Found {
+    let plain = |value| Found { value, was_forced: false };
     if q.is_nan() {
-        return f64::NAN;
+        return plain(f64::NAN);
     }
     if q < 0.0 {
-        return f64::NEG_INFINITY;
+        return plain(f64::NEG_INFINITY);
     }
     if q > 1.0 {
-        return f64::INFINITY;
+        return plain(f64::INFINITY);
     }
-    if !prepare(buckets) {
-        return f64::NAN;
+    if prepare(buckets).is_none() {
+        return plain(f64::NAN);
     }
-    let (Some(total), Some((_, finite))) = (buckets.last(), buckets.split_last()) else { return f64::NAN };
-    if total.count == 0.0 || total.count.is_nan() {
-        return f64::NAN;
+    let was_forced = force_monotonic(buckets);
+    if buckets.len() < 2 {
+        return plain(f64::NAN);
     }
-    let rank = q * total.count;
-    let Some(at) = finite.iter().position(|bucket| bucket.count >= rank) else {
-        return finite.last().map_or(f64::NAN, |bucket| bucket.bound);
-    };
-    let Some(bucket) = finite.get(at) else { return f64::NAN };
+    let (Some(total), Some((_, finite))) = (buckets.last(), buckets.split_last()) else { return plain(f64::NAN) };
+    if total.count == 0.0 {
+        return plain(f64::NAN);
+    }
+    Found { value: interpolate(q * total.count, finite), was_forced }
+}
+
+/// The value below which there are `rank` observations.
+fn interpolate(rank: f64, finite: &[Bucket]) -> f64 {
+    // As a binary search finds it: counts may be NaN.
+    let at = finite.partition_point(|bucket| !(bucket.count >= rank));
+    let Some(bucket) = finite.get(at) else { return finite.last().map_or(f64::NAN, |bucket| bucket.bound) };
     match at.checked_sub(1).and_then(|before| finite.get(before)) {
         None if bucket.bound <= 0.0 => bucket.bound,
         None => bucket.bound * (rank / bucket.count),
@@ -140,8 +221,8 @@ fn rank_of(value: f64, buckets: &[Bucket]) -> f64 {
     before.count
 }
 
-pub(super) fn fraction(lower: f64, upper: f64, buckets: &mut Vec<Bucket>) -> f64 {
-    if !prepare(buckets) || lower.is_nan() || upper.is_nan() {
+fn fraction(lower: f64, upper: f64, buckets: &mut Vec<Bucket>) -> f64 {
+    if prepare(buckets).is_none() || lower.is_nan() || upper.is_nan() {
         return f64::NAN;
     }
     let total = buckets.last().map_or(0.0, |bucket| bucket.count);

@@ -1,270 +1,524 @@
-//! Tokens of PromQL.
+//! Tokens of PromQL, split as Prometheus splits them.
+//!
+//! An error is the last token: the parser meets it only where it looks that far, so that what is wrong earlier in the
+//! text is told first.
 
-use super::ast::Span;
-use super::parser::ParseError;
+use super::ast::{AggregateOp, BinaryOp};
+use crate::model::quote::Quoted;
 
+/// What a token is; its text is in the source.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Token {
-    /// A name: metric, label, function, keyword.
-    Word(String),
-    Number(f64),
-    /// A duration in milliseconds.
-    Duration(i64),
-    String(String),
-    /// Brackets, operators and separators.
-    Symbol(&'static str),
+pub(super) enum Kind {
+    Identifier,
+    /// An identifier with a colon.
+    MetricIdentifier,
+    Number,
+    Duration,
+    String,
+    Op(BinaryOp),
+    Aggregator(AggregateOp),
+    Keyword(Keyword),
+    EqualRegex,
+    NotEqualRegex,
+    At,
+    /// Brackets and separators.
+    Mark(char),
     End,
+    /// The text goes on in a way that has no token.
+    Error(String),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Keyword {
+    Anchored,
+    Bool,
+    By,
+    EndOfQuery,
+    Fill,
+    FillLeft,
+    FillRight,
+    GroupLeft,
+    GroupRight,
+    Ignoring,
+    Offset,
+    On,
+    Range,
+    Smoothed,
+    StartOfQuery,
+    Step,
+    Without,
+}
+
+impl Keyword {
+    const ALL: [(&'static str, Self); 17] = [
+        ("anchored", Self::Anchored),
+        ("bool", Self::Bool),
+        ("by", Self::By),
+        ("end", Self::EndOfQuery),
+        ("fill", Self::Fill),
+        ("fill_left", Self::FillLeft),
+        ("fill_right", Self::FillRight),
+        ("group_left", Self::GroupLeft),
+        ("group_right", Self::GroupRight),
+        ("ignoring", Self::Ignoring),
+        ("offset", Self::Offset),
+        ("on", Self::On),
+        ("range", Self::Range),
+        ("smoothed", Self::Smoothed),
+        ("start", Self::StartOfQuery),
+        ("step", Self::Step),
+        ("without", Self::Without),
+    ];
+
+    /// Whether the word only means something in its place, and is quoted like a name in errors.
+    fn is_plain(self) -> bool {
+        matches!(self, Self::StartOfQuery | Self::EndOfQuery | Self::Step | Self::Range)
+    }
+}
+
+/// A token and its place in bytes.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Token {
+    pub(super) kind: Kind,
+    pub(super) start: usize,
+    pub(super) end: usize,
 }
 
 impl Token {
     /// How the parser names it in an error.
-    pub(super) fn describe(&self) -> String {
-        match self {
-            Self::Word(word) => format!("identifier {word:?}"),
-            Self::Number(value) => format!("number {:?}", super::format::number(*value)),
-            Self::Duration(ms) => format!("duration \"{}\"", super::ast::DurationText(*ms)),
-            Self::String(text) => format!("string {text:?}"),
-            Self::Symbol(symbol) => match *symbol {
-                "(" | ")" | "{" | "}" | "[" | "]" | "," | "=" | ":" => format!("{symbol:?}"),
-                other => format!("<op:{other}>"),
-            },
-            Self::End => "end of input".to_owned(),
+    pub(super) fn describe(&self, source: &str) -> String {
+        let text = source.get(self.start..self.end).unwrap_or_default();
+        match &self.kind {
+            Kind::End => "end of input".to_owned(),
+            Kind::Error(message) => message.clone(),
+            Kind::Identifier => format!("identifier {}", Quoted(text)),
+            Kind::MetricIdentifier => format!("metric identifier {}", Quoted(text)),
+            Kind::Number => format!("number {}", shortened(text)),
+            Kind::Duration => format!("duration {}", shortened(text)),
+            Kind::String => format!("string {}", shortened(text)),
+            Kind::Op(_) | Kind::EqualRegex | Kind::NotEqualRegex | Kind::At => format!("<op:{text}>"),
+            Kind::Aggregator(_) => format!("<aggr:{text}>"),
+            Kind::Keyword(keyword) if !keyword.is_plain() => format!("<{text}>"),
+            Kind::Keyword(_) | Kind::Mark(_) => Quoted(text).to_string(),
         }
     }
 }
 
-const SYMBOLS: [&str; 25] = [
-    "=~", "!~", "==", "!=", ">=", "<=", "(", ")", "{", "}", "[", "]", ",", "=", "+", "-", "*", "/", "%", "^", ">", "<",
-    "@", ":", "!",
-];
+fn shortened(text: &str) -> String {
+    match text.char_indices().nth(10) {
+        Some((at, _)) if text.len() > 10 => format!("{}...", Quoted(text.get(..at).unwrap_or_default())),
+        _ => Quoted(text).to_string(),
+    }
+}
 
-/// Splits the text; the last token is always [`Token::End`].
-pub(super) fn tokenize(text: &str) -> Result<Vec<(Token, Span)>, ParseError> {
-    let mut lexer = Lexer { text, at: 0, braces: 0, brackets: 0 };
-    let mut tokens = Vec::new();
+fn is_space(c: char) -> bool {
+    matches!(c, ' ' | '\t' | '\n' | '\r')
+}
+
+fn is_alpha(c: char) -> bool {
+    c == '_' || c.is_ascii_alphabetic()
+}
+
+fn is_alphanumeric(c: char) -> bool {
+    is_alpha(c) || c.is_ascii_digit()
+}
+
+/// A character as Go quotes it.
+fn rune(c: char) -> String {
+    match c {
+        '\'' => "'\\''".to_owned(),
+        '"' => "'\"'".to_owned(),
+        c => format!("'{}'", Quoted(c.encode_utf8(&mut [0; 4])).to_string().trim_matches('"')),
+    }
+}
+
+/// What follows an operator's first character, where only some characters may.
+fn next_rune(c: Option<char>) -> String {
+    c.map_or_else(|| "'\u{fffd}'".to_owned(), rune)
+}
+
+/// Splits the text; the last token is always [`Kind::End`] or [`Kind::Error`].
+pub(super) fn tokenize(text: &str) -> Vec<Token> {
+    let mut lexer = Lexer { text, ..Lexer::default() };
+    let mut tokens: Vec<Token> = Vec::new();
     loop {
-        lexer.skip_space();
-        let start = lexer.at;
-        let token = lexer.next_token()?;
-        let end = token == Token::End;
-        tokens.push((token, Span { start, end: lexer.at }));
-        if end {
-            return Ok(tokens);
+        lexer.start = lexer.at;
+        let kind = match lexer.next_kind() {
+            Ok(Some(kind)) => kind,
+            Ok(None) => continue,
+            Err(message) => Kind::Error(message),
+        };
+        let last = matches!(kind, Kind::End | Kind::Error(_));
+        tokens.push(Token { kind, start: lexer.start, end: lexer.at });
+        if last {
+            return tokens;
         }
     }
 }
 
+#[derive(Default)]
 struct Lexer<'a> {
     text: &'a str,
+    /// Start of the token.
+    start: usize,
     at: usize,
-    braces: u32,
-    brackets: u32,
+    parens: usize,
+    in_braces: bool,
+    in_brackets: bool,
+    /// Inside brackets, before the first number.
+    before_duration: bool,
+    seen_colon: bool,
 }
+
+type Lexed = Result<Option<Kind>, String>;
 
 impl<'a> Lexer<'a> {
     fn rest(&self) -> &'a str {
         self.text.get(self.at..).unwrap_or_default()
     }
 
-    fn error(&self, start: usize, message: impl Into<String>) -> ParseError {
-        ParseError::new(self.text, Span { start, end: self.at }, message)
+    fn peek(&self) -> Option<char> {
+        self.rest().chars().next()
     }
 
-    fn skip_space(&mut self) {
-        loop {
-            let rest = self.rest();
-            let trimmed = rest.trim_start();
-            self.at += rest.len() - trimmed.len();
-            if !trimmed.starts_with('#') {
-                return;
-            }
-            self.at += trimmed.find('\n').unwrap_or(trimmed.len());
-        }
+    fn advance(&mut self) -> Option<char> {
+        let c = self.peek()?;
+        self.at += c.len_utf8();
+        Some(c)
     }
 
-    fn take_while(&mut self, mut accept: impl FnMut(char) -> bool) -> &'a str {
+    fn take_while(&mut self, accept: impl Fn(char) -> bool) -> &'a str {
         let rest = self.rest();
         let len = rest.find(|c| !accept(c)).unwrap_or(rest.len());
         self.at += len;
         rest.get(..len).unwrap_or_default()
     }
 
-    fn next_token(&mut self) -> Result<Token, ParseError> {
-        let rest = self.rest();
-        let Some(first) = rest.chars().next() else {
-            return self.at_end();
+    fn take(&mut self, wanted: impl Fn(char) -> bool) -> bool {
+        let found = self.peek().is_some_and(wanted);
+        if found {
+            self.advance();
+        }
+        found
+    }
+
+    /// Prometheus places this error behind the character.
+    fn error_behind(&mut self, message: &str) -> Lexed {
+        self.start = self.at;
+        Err(message.to_owned())
+    }
+
+    /// The next token, or `None` where there was only space or a comment.
+    fn next_kind(&mut self) -> Lexed {
+        if !self.take_while(is_space).is_empty() {
+            return Ok(None);
+        }
+        if self.rest().starts_with('#') && !(self.in_brackets && self.before_duration) {
+            self.take_while(|c| !matches!(c, '\n' | '\r'));
+            return Ok(None);
+        }
+        if self.in_braces {
+            return self.inside_braces();
+        }
+        if self.in_brackets && self.before_duration {
+            return self.before_duration();
+        }
+        self.statement()
+    }
+
+    fn statement(&mut self) -> Lexed {
+        let Some(c) = self.peek() else { return self.at_end() };
+        let second_is_digit = self.rest().chars().nth(1).is_some_and(|c| c.is_ascii_digit());
+        if c.is_ascii_digit() || (c == '.' && second_is_digit) {
+            return self.number().map(Some);
+        }
+        if is_alpha(c) || c == ':' {
+            return if self.in_brackets { self.word_in_brackets(c) } else { Ok(Some(self.word())) };
+        }
+        self.advance();
+        match c {
+            '"' | '\'' | '`' => self.string(c),
+            '=' | '!' | '<' | '>' => self.comparison(c),
+            '*' => Ok(Some(Kind::Op(BinaryOp::Mul))),
+            '/' => Ok(Some(Kind::Op(BinaryOp::Div))),
+            '%' => Ok(Some(Kind::Op(BinaryOp::Mod))),
+            '+' => Ok(Some(Kind::Op(BinaryOp::Add))),
+            '-' => Ok(Some(Kind::Op(BinaryOp::Sub))),
+            '^' => Ok(Some(Kind::Op(BinaryOp::Pow))),
+            '@' => Ok(Some(Kind::At)),
+            ',' => Ok(Some(Kind::Mark(c))),
+            '(' | ')' | '{' | '[' | ']' => self.bracket(c),
+            other => Err(format!("unexpected character: {}", rune(other))),
+        }
+    }
+
+    fn at_end(&self) -> Lexed {
+        if self.parens > 0 {
+            return Err("unclosed left parenthesis".to_owned());
+        }
+        if self.in_brackets {
+            return Err("unclosed left bracket".to_owned());
+        }
+        Ok(Some(Kind::End))
+    }
+
+    fn comparison(&mut self, first: char) -> Lexed {
+        let next = self.peek();
+        let mut is_next = |wanted: char| {
+            let found = next == Some(wanted);
+            self.at += usize::from(found);
+            found
         };
-        let second_is_digit = rest.chars().nth(1).is_some_and(|c| c.is_ascii_digit());
-        if first.is_ascii_digit() || (first == '.' && second_is_digit) {
-            return self.number();
-        }
-        if matches!(first, '"' | '\'' | '`') {
-            return self.string(first);
-        }
-        // A colon can begin a recording rule's name, but in brackets it separates a subquery's step.
-        if first == '_' || first.is_alphabetic() || (first == ':' && self.brackets == 0) {
-            let is_colon_ok = self.brackets == 0 && self.braces == 0;
-            let word = self.take_while(|c| c == '_' || c.is_ascii_alphanumeric() || (c == ':' && is_colon_ok));
-            if !word.is_empty() {
-                return Ok(Token::Word(word.to_owned()));
-            }
-        }
-        if let Some(symbol) = SYMBOLS.iter().find(|symbol| rest.starts_with(**symbol)) {
-            self.at += symbol.len();
-            match *symbol {
-                "{" => self.braces += 1,
-                "}" => self.braces = self.braces.saturating_sub(1),
-                "[" => self.brackets += 1,
-                "]" => self.brackets = self.brackets.saturating_sub(1),
-                _ => {}
-            }
-            return Ok(Token::Symbol(symbol));
-        }
-        let start = self.at;
-        self.at += first.len_utf8();
-        Err(self.error(start, format!("unexpected character: {first:?}")))
+        let kind = match first {
+            '=' if is_next('=') => Kind::Op(BinaryOp::Eq),
+            '=' if next == Some('~') => return Err("unexpected character after '=': '~'".to_owned()),
+            '=' => Kind::Mark('='),
+            '!' if is_next('=') => Kind::Op(BinaryOp::Ne),
+            '!' => return Err(format!("unexpected character after '!': {}", next_rune(next))),
+            '<' if is_next('=') => Kind::Op(BinaryOp::Le),
+            '<' if is_next('/') => Kind::Op(BinaryOp::TrimUpper),
+            '<' => Kind::Op(BinaryOp::Lt),
+            _ if is_next('=') => Kind::Op(BinaryOp::Ge),
+            _ if is_next('/') => Kind::Op(BinaryOp::TrimLower),
+            _ => Kind::Op(BinaryOp::Gt),
+        };
+        Ok(Some(kind))
     }
 
-    fn at_end(&self) -> Result<Token, ParseError> {
-        if self.braces > 0 {
-            return Err(self.error(self.at, "unexpected end of input inside braces"));
+    fn bracket(&mut self, c: char) -> Lexed {
+        match c {
+            '(' => self.parens += 1,
+            ')' if self.parens == 0 => return self.error_behind("unexpected right parenthesis ')'"),
+            ')' => self.parens -= 1,
+            '{' => self.in_braces = true,
+            '[' if self.in_brackets => return Err("unexpected left bracket '['".to_owned()),
+            '[' => {
+                self.in_brackets = true;
+                self.before_duration = true;
+                self.seen_colon = false;
+            }
+            _ if !self.in_brackets => return Err("unexpected right bracket ']'".to_owned()),
+            _ => self.in_brackets = false,
         }
-        if self.brackets > 0 {
-            return Err(self.error(self.at, "unexpected end of input in duration expression"));
-        }
-        Ok(Token::End)
+        Ok(Some(Kind::Mark(c)))
     }
 
-    fn number(&mut self) -> Result<Token, ParseError> {
+    /// Durations may be computed: only numbers, operators and a few words stand here.
+    fn before_duration(&mut self) -> Lexed {
+        let Some(c) = self.peek() else {
+            return Err("unexpected end of input in duration expression".to_owned());
+        };
+        if c.is_ascii_digit() || c == '.' || matches!(c, '(' | ')' | '+' | '-' | '*' | '/' | '%' | '^' | ',' | ']') {
+            self.before_duration = !(c.is_ascii_digit() || c == '.' || c == ']');
+            return self.statement();
+        }
+        if c == ':' {
+            self.advance();
+            return self.error_behind("unexpected colon before duration in duration expression");
+        }
         let start = self.at;
-        let rest = self.rest();
-        if rest.starts_with("0x") || rest.starts_with("0X") {
-            self.at += 2;
-            let digits = self.take_while(|c| c.is_ascii_hexdigit());
-            let value = u64::from_str_radix(digits, 16).map_err(|_| self.error(start, "bad number"))?;
-            return Ok(Token::Number(value as f64));
-        }
-        let bytes = rest.as_bytes();
-        let mut len = 0;
-        let digit_at = |at: usize| bytes.get(at).is_some_and(|b| b.is_ascii_digit() || *b == b'_');
-        while digit_at(len) || bytes.get(len) == Some(&b'.') {
-            len += 1;
-        }
-        if matches!(bytes.get(len), Some(b'e' | b'E')) {
-            let sign = usize::from(matches!(bytes.get(len + 1), Some(b'+' | b'-')));
-            if digit_at(len + 1 + sign) {
-                len += 1 + sign;
-                while digit_at(len) {
-                    len += 1;
-                }
+        let word = self.take_while(is_alpha);
+        match duration_word(word) {
+            Some(kind) => {
+                self.before_duration = false;
+                Ok(Some(kind))
+            }
+            None => {
+                self.at = start + c.len_utf8();
+                Err(format!("unexpected character in duration expression: {}", rune(c)))
             }
         }
-        self.at += len;
-        let digits = rest.get(..len).unwrap_or_default();
-        let follows = self.rest().chars().next();
-        if follows.is_some_and(|c| c.is_ascii_alphabetic() || c == '_') {
-            self.at = start;
-            let word = self.take_while(|c| c.is_ascii_alphanumeric() || c == '_' || c == '.');
-            return match parse_duration_ms(word) {
-                Some(ms) => Ok(Token::Duration(ms)),
-                None => Err(self.error(start, format!("bad number or duration syntax: {word:?}"))),
+    }
+
+    fn word_in_brackets(&mut self, c: char) -> Lexed {
+        if c != ':' {
+            let start = self.at;
+            if let Some(kind) = duration_word(self.take_while(is_alpha)) {
+                return Ok(Some(kind));
+            }
+            self.at = start + 1;
+            return Err(format!("unexpected character: {}, expected ':'", rune(c)));
+        }
+        self.advance();
+        if std::mem::replace(&mut self.seen_colon, true) {
+            return Err("unexpected colon ':'".to_owned());
+        }
+        Ok(Some(Kind::Mark(':')))
+    }
+
+    fn word(&mut self) -> Kind {
+        let word = self.take_while(|c| is_alphanumeric(c) || c == ':');
+        let lower = word.to_ascii_lowercase();
+        if matches!(lower.as_str(), "inf" | "nan") {
+            return Kind::Number;
+        }
+        let op = [BinaryOp::And, BinaryOp::Or, BinaryOp::Unless, BinaryOp::Atan2];
+        if let Some(op) = op.into_iter().find(|op| op.symbol() == lower) {
+            return Kind::Op(op);
+        }
+        if let Some((op, _)) = AggregateOp::ALL.iter().find(|(_, name)| *name == lower) {
+            return Kind::Aggregator(*op);
+        }
+        let is_fill = lower.starts_with("fill");
+        match Keyword::ALL.iter().find(|(name, _)| *name == lower) {
+            // These came late: where no value follows, they are still names.
+            Some((_, keyword)) if !is_fill || self.rest().trim_start_matches(is_space).starts_with('(') => {
+                Kind::Keyword(*keyword)
+            }
+            _ if word.contains(':') => Kind::MetricIdentifier,
+            _ => Kind::Identifier,
+        }
+    }
+
+    fn inside_braces(&mut self) -> Lexed {
+        let Some(c) = self.peek() else { return Err("unexpected end of input inside braces".to_owned()) };
+        if is_alpha(c) {
+            self.take_while(is_alphanumeric);
+            return Ok(Some(Kind::Identifier));
+        }
+        self.advance();
+        let next = self.peek();
+        match c {
+            ',' => Ok(Some(Kind::Mark(c))),
+            '"' | '\'' | '`' => self.string(c),
+            '=' if self.take(|c| c == '~') => Ok(Some(Kind::EqualRegex)),
+            '=' => Ok(Some(Kind::Mark(c))),
+            '!' if self.take(|c| c == '~') => Ok(Some(Kind::NotEqualRegex)),
+            '!' if self.take(|c| c == '=') => Ok(Some(Kind::Op(BinaryOp::Ne))),
+            '!' => Err(format!("unexpected character after '!' inside braces: {}", next_rune(next))),
+            '{' => Err("unexpected left brace '{'".to_owned()),
+            '}' => {
+                self.in_braces = false;
+                Ok(Some(Kind::Mark(c)))
+            }
+            other => Err(format!("unexpected character inside braces: {}", rune(other))),
+        }
+    }
+
+    fn string(&mut self, quote: char) -> Lexed {
+        loop {
+            match self.advance() {
+                Some(c) if c == quote => return Ok(Some(Kind::String)),
+                None if quote == '`' => return Err("unterminated raw string".to_owned()),
+                None => return Err("unterminated quoted string".to_owned()),
+                Some('\n') if quote != '`' => return Err("unterminated quoted string".to_owned()),
+                Some('\\') if quote != '`' => self.escape(quote)?,
+                Some(_) => {}
+            }
+        }
+    }
+
+    /// Checks what follows a backslash.
+    fn escape(&mut self, quote: char) -> Result<(), String> {
+        let Some(c) = self.advance() else { return Err("escape sequence not terminated".to_owned()) };
+        let (digits, radix, max) = match c {
+            'a' | 'b' | 'f' | 'n' | 'r' | 't' | 'v' | '\\' => return Ok(()),
+            c if c == quote => return Ok(()),
+            '0'..='7' => (2, 8, 255),
+            'x' => (2, 16, 255),
+            'u' => (4, 16, 0x10_ffff),
+            'U' => (8, 16, 0x10_ffff),
+            other => return Err(format!("unknown escape sequence U+{:04X} {}", u32::from(other), rune(other))),
+        };
+        let mut code = c.to_digit(8).filter(|_| radix == 8).unwrap_or(0);
+        for _ in 0..digits {
+            let Some(c) = self.advance() else { return Err("escape sequence not terminated".to_owned()) };
+            let Some(digit) = c.to_digit(radix) else {
+                let code = u32::from(c);
+                return Err(format!("illegal character U+{code:04X} {} in escape sequence", rune(c)));
             };
+            code = code.wrapping_mul(radix).wrapping_add(digit);
         }
-        let octal = digits.len() > 1 && digits.starts_with('0') && digits.bytes().all(|b| (b'0'..b'8').contains(&b));
-        if octal {
-            let value = u64::from_str_radix(digits, 8).map_err(|_| self.error(start, "bad number"))?;
-            return Ok(Token::Number(value as f64));
+        if code > max || (0xd800..0xe000).contains(&code) {
+            return Err("escape sequence is an invalid Unicode code point".to_owned());
         }
-        let value = digits.replace('_', "").parse().map_err(|_| {
-            self.error(start, format!("error parsing number: strconv.ParseFloat: parsing {digits:?}: invalid syntax"))
-        })?;
-        Ok(Token::Number(value))
+        Ok(())
     }
 
-    fn string(&mut self, quote: char) -> Result<Token, ParseError> {
-        let start = self.at;
-        let body = self.text.get(start + 1..).unwrap_or_default();
-        let mut out = String::new();
-        let mut chars = body.char_indices();
-        while let Some((at, c)) = chars.next() {
-            if c == quote {
-                self.at = start + 1 + at + 1;
-                return Ok(Token::String(out));
+    fn number(&mut self) -> Result<Kind, String> {
+        if self.scan_number() {
+            return Ok(Kind::Number);
+        }
+        if self.scan_duration_rest() {
+            return Ok(Kind::Duration);
+        }
+        let seen = self.text.get(self.start..self.at).unwrap_or_default();
+        Err(format!("bad number or duration syntax: {}", Quoted(seen)))
+    }
+
+    /// Reads as far as a number goes; whether it is one the parser finds out.
+    fn scan_number(&mut self) -> bool {
+        let is_hex = self.take(|c| c == '0') && self.take(|c| matches!(c, 'x' | 'X'));
+        let is_digit = move |c: char| if is_hex { c.is_ascii_hexdigit() } else { c.is_ascii_digit() };
+        if is_hex {
+            self.take(|c| c == '_');
+        }
+        self.take(|c| c == '.');
+        self.take(is_digit);
+        let (mut dots, mut exponents) = (0, 0);
+        while let Some(c) = self.peek().filter(|c| is_digit(*c) || matches!(c, '.' | '_' | 'e' | 'E')) {
+            dots += u32::from(c == '.');
+            exponents += u32::from(matches!(c, 'e' | 'E'));
+            if (c == '.' && dots > 1) || (matches!(c, 'e' | 'E') && exponents > 1 && !is_hex) {
+                self.advance();
+                return false;
             }
-            if c == '\\' && quote != '`' {
-                if unescape(&mut chars, &mut out).is_none() {
-                    self.at = start + 1 + at;
-                    return Err(self.error(start, "invalid escape sequence in quoted string"));
+            match c {
+                '.' => {
+                    self.advance();
+                    if self.take(|c| matches!(c, '_' | '.')) || is_hex {
+                        return false;
+                    }
                 }
-                continue;
+                'e' | 'E' if !is_hex => {
+                    self.advance();
+                    self.take(|c| matches!(c, '+' | '-'));
+                    if self.take(|c| matches!(c, '.' | '_' | 'e' | 'E')) || self.peek().is_none() {
+                        return false;
+                    }
+                }
+                '_' => {
+                    self.advance();
+                    if self.take(|c| matches!(c, '.' | '_' | 'e' | 'E')) || self.peek().is_none() {
+                        return false;
+                    }
+                }
+                _ => {
+                    self.take_while(is_digit);
+                }
             }
-            if c == '\n' && quote != '`' {
-                break;
+        }
+        !self.peek().is_some_and(is_alphanumeric)
+    }
+
+    /// The rest of a duration whose first number was read; which units may follow which the parser checks.
+    fn scan_duration_rest(&mut self) -> bool {
+        if !self.take(|c| "smhdwy".contains(c)) {
+            return false;
+        }
+        self.take(|c| c == 's');
+        while self.take(|c| c.is_ascii_digit()) {
+            self.take_while(|c| c.is_ascii_digit());
+            if !self.take(|c| "smhdw".contains(c)) {
+                return false;
             }
-            out.push(c);
+            self.take(|c| c == 's');
         }
-        self.at = self.text.len();
-        let what = if quote == '`' { "unterminated raw string" } else { "unterminated quoted string" };
-        Err(self.error(start, what))
+        let follows = self.peek().filter(|c| is_alphanumeric(*c));
+        self.at += follows.map_or(0, char::len_utf8);
+        follows.is_none()
     }
 }
 
-/// Reads what follows a backslash.
-fn unescape(chars: &mut std::str::CharIndices<'_>, out: &mut String) -> Option<()> {
-    let (_, escape) = chars.next()?;
-    let mut code = |radix: u32, first: Option<char>, len: usize| -> Option<u32> {
-        let mut digits: String = first.into_iter().collect();
-        while digits.len() < len {
-            digits.push(chars.next()?.1);
-        }
-        u32::from_str_radix(&digits, radix).ok()
-    };
-    let c = match escape {
-        'a' => '\x07',
-        'b' => '\x08',
-        'f' => '\x0c',
-        'n' => '\n',
-        'r' => '\r',
-        't' => '\t',
-        'v' => '\x0b',
-        '\\' | '\'' | '"' => escape,
-        'x' => char::from_u32(code(16, None, 2)?)?,
-        'u' => char::from_u32(code(16, None, 4)?)?,
-        'U' => char::from_u32(code(16, None, 8)?)?,
-        '0'..='7' => char::from_u32(code(8, Some(escape), 3)?)?,
-        _ => return None,
-    };
-    out.push(c);
-    Some(())
-}
-
-/// A Prometheus duration such as `1h30m` in milliseconds: units in falling order, each once.
-pub fn parse_duration_ms(text: &str) -> Option<i64> {
-    if text == "0" {
-        return Some(0);
+/// The words of computed durations.
+fn duration_word(word: &str) -> Option<Kind> {
+    let word = word.to_ascii_lowercase();
+    match word.as_str() {
+        "step" => Some(Kind::Keyword(Keyword::Step)),
+        "range" => Some(Kind::Keyword(Keyword::Range)),
+        // The names of 3.6, and those of 3.14.
+        "min" | "min_of" => Some(Kind::Aggregator(AggregateOp::Min)),
+        "max" | "max_of" => Some(Kind::Aggregator(AggregateOp::Max)),
+        _ => None,
     }
-    let mut rest = text;
-    let mut total = 0i64;
-    let mut next_unit = 0;
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit()).filter(|at| *at > 0)?;
-        let (number, after) = rest.split_at_checked(digits)?;
-        let unit_len = after.find(|c: char| c.is_ascii_digit()).unwrap_or(after.len());
-        let (unit, after) = after.split_at_checked(unit_len)?;
-        let at = DURATION_UNITS.iter().position(|(name, _)| *name == unit).filter(|at| *at >= next_unit)?;
-        next_unit = at + 1;
-        total = total.checked_add(number.parse::<i64>().ok()?.checked_mul(DURATION_UNITS.get(at)?.1)?)?;
-        rest = after;
-    }
-    (!text.is_empty()).then_some(total)
 }
-
-const DURATION_UNITS: [(&str, i64); 7] = [
-    ("y", 365 * 86_400_000),
-    ("w", 7 * 86_400_000),
-    ("d", 86_400_000),
-    ("h", 3_600_000),
-    ("m", 60_000),
-    ("s", 1000),
-    ("ms", 1),
-];

@@ -1,16 +1,17 @@
-//! From text to tree: precedence climbing over the lexer's tokens, then type checks, with Prometheus' error texts.
+//! From text to tree: precedence climbing over the lexer's tokens, with Prometheus' error texts.
+//!
+//! Types are checked once the whole text is known to be well formed, so that syntax is complained about first.
 
-use crate::model::labels::METRIC_NAME;
+mod ranges;
+mod selectors;
+
 use crate::model::matcher::MatchOp;
+use crate::model::quote::Quoted;
 use crate::model::{Labels, Matcher};
 
-use super::ast::{
-    Aggregate, AggregateOp, At, Binary, BinaryOp, Call, Cardinality, Expr, ExprKind, Matching, Selector, Span,
-    Subquery, ValueType,
-};
-use super::check;
-use super::functions;
-use super::lexer::{Token, tokenize};
+use super::ast::{Aggregate, AggregateOp, Binary, BinaryOp, Call, Cardinality, Expr, ExprKind, Matching, Span};
+use super::lexer::{Keyword, Kind, Token, tokenize};
+use super::{check, functions, literal};
 
 /// Longer texts are refused.
 const TEXT_BYTES_MAX: usize = 256 << 10;
@@ -20,41 +21,40 @@ const DEPTH_MAX: usize = 120;
 const UNARY_PRECEDENCE: u8 = 6;
 
 /// The text is not PromQL.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{line}:{column}: parse error: {message}")]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ParseError {
-    pub line: usize,
-    pub column: usize,
     pub span: Span,
     pub message: String,
 }
 
-impl ParseError {
-    pub(super) fn new(text: &str, span: Span, message: impl Into<String>) -> Self {
-        let before = text.get(..span.start.min(text.len())).unwrap_or(text);
-        let line = before.matches('\n').count() + 1;
-        let column = before.len() - before.rfind('\n').map_or(0, |at| at + 1) + 1;
-        Self { line, column, span, message: message.into() }
+impl std::error::Error for ParseError {}
+
+impl std::fmt::Display for ParseError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.span.line {
+            0 => f.write_str("unknown position")?,
+            line => write!(f, "{line}:{}", self.span.column)?,
+        }
+        write!(f, ": parse error: {}", self.message)
     }
 }
 
 /// Parses an expression and checks its types.
 pub fn parse(text: &str) -> Result<Expr, ParseError> {
     if text.len() > TEXT_BYTES_MAX {
-        return Err(ParseError::new(
-            text,
-            Span::default(),
-            format!("expression is longer than {TEXT_BYTES_MAX} bytes"),
-        ));
+        let message = format!("expression is longer than {TEXT_BYTES_MAX} bytes");
+        return Err(ParseError { span: Span::of(text, 0, 0), message });
     }
-    let mut parser = Parser { text, tokens: tokenize(text)?, at: 0, depth: 0 };
-    if parser.peek() == &Token::End {
-        return Err(parser.error_here("no expression found in input"));
+    let mut parser = Parser { text, tokens: tokenize(text), at: 0, depth: 0, aggregates: 0 };
+    if parser.peek() == &Kind::End {
+        let span = if text.is_empty() { Span::default() } else { Span::of(text, 0, 0) };
+        return Err(ParseError { span, message: "no expression found in input".to_owned() });
     }
     let expr = parser.expression(0)?;
-    if parser.peek() != &Token::End {
-        return Err(parser.unexpected(""));
+    if parser.peek() != &Kind::End {
+        return Err(parser.unexpected("", ""));
     }
+    check::check(&expr)?;
     Ok(expr)
 }
 
@@ -62,8 +62,14 @@ pub fn parse(text: &str) -> Result<Expr, ParseError> {
 pub fn parse_selector(text: &str) -> Result<Vec<Matcher>, ParseError> {
     let expr = parse(text)?;
     match expr.kind {
-        ExprKind::Selector(selector) if selector.offset_ms == 0 && selector.at.is_none() => Ok(selector.matchers),
-        _ => Err(ParseError::new(text, expr.span, "expected a vector selector without modifiers")),
+        ExprKind::Selector(selector)
+            if selector.offset.ms == 0 && selector.offset.computed.is_none() && selector.at.is_none() =>
+        {
+            Ok(selector.matchers)
+        }
+        _ => {
+            Err(ParseError { span: expr.span, message: "expected a vector selector without modifiers".to_owned() })
+        }
     }
 }
 
@@ -72,548 +78,392 @@ pub fn parse_series_labels(text: &str) -> Result<Labels, ParseError> {
     let text_or_name = if text.trim() == "{}" { return Ok(Labels::default()) } else { text };
     let matchers = parse_selector(text_or_name)?;
     if let Some(other) = matchers.iter().find(|matcher| matcher.op != MatchOp::Equal) {
-        return Err(ParseError::new(text, Span::default(), format!("{other} is not a label of a series")));
+        let message = format!("{other} is not a label of a series");
+        return Err(ParseError { span: Span::of(text, 0, 0), message });
     }
     Ok(Labels::from_pairs(matchers.iter().map(|matcher| (matcher.name.as_str(), matcher.value.as_str()))))
 }
 
-pub(super) struct Parser<'a> {
+struct Parser<'a> {
     text: &'a str,
-    tokens: Vec<(Token, Span)>,
+    tokens: Vec<Token>,
     at: usize,
     depth: usize,
+    /// Aggregations that are not complete: they are named where something unexpected comes.
+    aggregates: usize,
 }
 
 type Parsed<T> = Result<T, ParseError>;
 
-impl Parser<'_> {
-    fn peek(&self) -> &Token {
-        self.tokens.get(self.at).map_or(&Token::End, |(token, _)| token)
+impl<'a> Parser<'a> {
+    fn token(&self, ahead: usize) -> Option<&Token> {
+        self.tokens.get(self.at + ahead).or(self.tokens.last())
     }
 
-    fn peek_second(&self) -> &Token {
-        self.tokens.get(self.at + 1).map_or(&Token::End, |(token, _)| token)
+    fn peek(&self) -> &Kind {
+        self.token(0).map_or(&Kind::End, |token| &token.kind)
     }
 
+    fn token_text(&self, ahead: usize) -> &'a str {
+        self.token(ahead).and_then(|token| self.text.get(token.start..token.end)).unwrap_or_default()
+    }
+
+    fn is_mark(&self, mark: char) -> bool {
+        self.peek() == &Kind::Mark(mark)
+    }
+
+    fn take(&mut self, kind: &Kind) -> bool {
+        let found = self.peek() == kind;
+        self.at += usize::from(found);
+        found
+    }
+
+    fn take_mark(&mut self, mark: char) -> bool {
+        self.take(&Kind::Mark(mark))
+    }
+
+    fn take_keyword(&mut self, keyword: Keyword) -> bool {
+        self.take(&Kind::Keyword(keyword))
+    }
+
+    fn span_of(&self, start: usize, end: usize) -> Span {
+        Span::of(self.text, start, end)
+    }
+
+    /// Where the next token stands.
     fn span(&self) -> Span {
-        self.tokens.get(self.at).or(self.tokens.last()).map_or(Span::default(), |(_, span)| *span)
+        self.token(0).map_or(Span::default(), |token| self.span_of(token.start, token.end))
+    }
+
+    fn start(&self) -> usize {
+        self.token(0).map_or(0, |token| token.start)
     }
 
     fn previous_end(&self) -> usize {
-        self.at.checked_sub(1).and_then(|at| self.tokens.get(at)).map_or(0, |(_, span)| span.end)
+        self.at.checked_sub(1).and_then(|at| self.tokens.get(at)).map_or(0, |token| token.end)
     }
 
-    fn advance(&mut self) -> Token {
-        let token = self.peek().clone();
-        self.at += 1;
-        token
+    fn since(&self, start: usize) -> Span {
+        self.span_of(start, self.previous_end())
     }
 
-    fn is_symbol(&self, symbol: &str) -> bool {
-        matches!(self.peek(), Token::Symbol(found) if *found == symbol)
+    fn error_at(span: Span, message: impl Into<String>) -> ParseError {
+        ParseError { span, message: message.into() }
     }
 
-    fn take_symbol(&mut self, symbol: &str) -> bool {
-        let found = self.is_symbol(symbol);
-        self.at += usize::from(found);
-        found
-    }
-
-    /// Whether the next token is this keyword, in any case.
-    fn is_keyword(&self, keyword: &str) -> bool {
-        matches!(self.peek(), Token::Word(word) if word.eq_ignore_ascii_case(keyword))
-    }
-
-    fn take_keyword(&mut self, keyword: &str) -> bool {
-        let found = self.is_keyword(keyword);
-        self.at += usize::from(found);
-        found
-    }
-
-    fn error_at(&self, span: Span, message: impl Into<String>) -> ParseError {
-        ParseError::new(self.text, span, message)
-    }
-
-    fn error_here(&self, message: impl Into<String>) -> ParseError {
-        self.error_at(self.span(), message)
-    }
-
-    fn unexpected(&self, context: &str) -> ParseError {
-        let place = if context.is_empty() { String::new() } else { format!(" in {context}") };
-        self.error_here(format!("unexpected {}{place}", self.peek().describe()))
-    }
-
-    fn expect_symbol(&mut self, symbol: &str, context: &str) -> Parsed<()> {
-        if self.take_symbol(symbol) {
-            Ok(())
-        } else {
-            Err(self.error_here(format!("unexpected {} in {context}, expected {symbol:?}", self.peek().describe())))
+    /// What the next token is wrong for; the lexer's own errors stand for themselves.
+    fn unexpected(&self, context: &str, expected: &str) -> ParseError {
+        let Some(token) = self.token(0) else { return Self::error_at(self.span(), "unexpected end of input") };
+        let described = token.describe(self.text);
+        if matches!(token.kind, Kind::Error(_)) {
+            return Self::error_at(self.span(), described);
         }
+        let context = if context.is_empty() && self.aggregates > 0 { "aggregation" } else { context };
+        let place = if context.is_empty() { String::new() } else { format!(" in {context}") };
+        let expected = if expected.is_empty() { String::new() } else { format!(", expected {expected}") };
+        Self::error_at(self.span(), format!("unexpected {described}{place}{expected}"))
+    }
+
+    fn expect_mark(&mut self, mark: char) -> Parsed<()> {
+        if self.take_mark(mark) { Ok(()) } else { Err(self.unexpected("", "")) }
     }
 
     fn deeper(&mut self) -> Parsed<()> {
         self.depth += 1;
         if self.depth > DEPTH_MAX {
-            return Err(self.error_here("expression is nested too deeply"));
+            return Err(Self::error_at(self.span(), "expression is nested too deeply"));
         }
         Ok(())
     }
 
     fn node(&self, kind: ExprKind, start: usize) -> Expr {
-        Expr { kind, span: Span { start, end: self.previous_end() } }
+        Expr { kind, span: self.since(start) }
     }
 
     /// Operands joined by operators that bind at least as strongly as `min`.
     fn expression(&mut self, min: u8) -> Parsed<Expr> {
         self.deeper()?;
         let entered_at = self.depth;
-        let start = self.span().start;
+        let start = self.start();
         let mut left = self.operand()?;
-        while let Some(op) = self.binary_op().filter(|op| op.precedence() >= min) {
+        while let Kind::Op(op) = *self.peek() {
+            if op.precedence() < min {
+                break;
+            }
             // Each turn makes the tree one level deeper on its left.
             self.deeper()?;
-            self.advance();
+            let op_span = self.span();
+            self.at += 1;
             let (returns_bool, matching) = self.binary_modifiers(op)?;
             let next = if op == BinaryOp::Pow { op.precedence() } else { op.precedence() + 1 };
             let right = self.expression(next)?;
-            let binary = Binary { op, left, right, returns_bool, matching };
-            check::binary(&binary).map_err(|(span, message)| self.error_at(span, message))?;
+            let binary = Binary { op, op_span, left, right, returns_bool, matching };
             left = self.node(ExprKind::Binary(Box::new(binary)), start);
         }
         self.depth = entered_at - 1;
         Ok(left)
     }
 
-    fn binary_op(&self) -> Option<BinaryOp> {
-        let ops = [
-            BinaryOp::Add,
-            BinaryOp::Sub,
-            BinaryOp::Mul,
-            BinaryOp::Div,
-            BinaryOp::Mod,
-            BinaryOp::Pow,
-            BinaryOp::Atan2,
-            BinaryOp::Eq,
-            BinaryOp::Ne,
-            BinaryOp::Gt,
-            BinaryOp::Lt,
-            BinaryOp::Ge,
-            BinaryOp::Le,
-            BinaryOp::And,
-            BinaryOp::Or,
-            BinaryOp::Unless,
-        ];
-        ops.into_iter().find(|op| match self.peek() {
-            Token::Symbol(symbol) => *symbol == op.symbol(),
-            Token::Word(word) => word.eq_ignore_ascii_case(op.symbol()),
-            _ => false,
-        })
-    }
-
     fn binary_modifiers(&mut self, op: BinaryOp) -> Parsed<(bool, Matching)> {
-        let returns_bool = self.take_keyword("bool");
+        let returns_bool = self.take_keyword(Keyword::Bool);
         let mut matching = Matching::default();
         if op.is_set() {
             matching.cardinality = Cardinality::ManyToMany;
         }
-        if self.is_keyword("on") || self.is_keyword("ignoring") {
-            matching.on = self.is_keyword("on");
-            self.advance();
-            matching.labels = self.label_list("grouping opts")?;
-        }
-        for (keyword, cardinality) in [("group_left", Cardinality::ManyToOne), ("group_right", Cardinality::OneToMany)]
-        {
-            if self.take_keyword(keyword) {
+        let on = self.take_keyword(Keyword::On);
+        if on || self.take_keyword(Keyword::Ignoring) {
+            matching.on = on;
+            matching.labels = self.label_list()?;
+            let groups =
+                [(Keyword::GroupLeft, Cardinality::ManyToOne), (Keyword::GroupRight, Cardinality::OneToMany)];
+            if let Some((_, cardinality)) = groups.into_iter().find(|(keyword, _)| self.take_keyword(*keyword)) {
                 matching.cardinality = cardinality;
-                if self.is_symbol("(") {
-                    matching.include = self.label_list("grouping opts")?;
+                if self.is_mark('(') {
+                    matching.include = self.label_list()?;
                 }
             }
         }
+        self.fill_modifiers(&mut matching)?;
         Ok((returns_bool, matching))
     }
 
-    fn label_list(&mut self, context: &str) -> Parsed<Vec<String>> {
-        self.expect_symbol("(", context)?;
-        let mut names = Vec::new();
-        while !self.take_symbol(")") {
-            match self.advance() {
-                Token::Word(name) if !name.contains(':') => names.push(name),
-                Token::String(name) if !name.is_empty() => names.push(name),
-                _ => {
-                    self.at -= 1;
-                    return Err(
-                        self.error_here(format!("unexpected {} in {context}, expected label", self.peek().describe()))
-                    );
-                }
+    fn fill_modifiers(&mut self, matching: &mut Matching) -> Parsed<()> {
+        if self.take_keyword(Keyword::Fill) {
+            let value = self.fill_value()?;
+            (matching.fill_left, matching.fill_right) = (Some(value), Some(value));
+            return Ok(());
+        }
+        for _ in 0..2 {
+            if matching.fill_left.is_none() && self.take_keyword(Keyword::FillLeft) {
+                matching.fill_left = Some(self.fill_value()?);
+            } else if matching.fill_right.is_none() && self.take_keyword(Keyword::FillRight) {
+                matching.fill_right = Some(self.fill_value()?);
             }
-            if !self.take_symbol(",") {
-                self.expect_symbol(")", context)?;
-                break;
+        }
+        Ok(())
+    }
+
+    fn fill_value(&mut self) -> Parsed<f64> {
+        self.expect_mark('(')?;
+        let value = self.signed_number()?.ok_or_else(|| self.unexpected("fill modifier", "number"))?;
+        self.expect_mark(')')?;
+        Ok(value)
+    }
+
+    /// Names in parentheses, of an aggregation or of a vector matching.
+    fn label_list(&mut self) -> Parsed<Vec<String>> {
+        const CONTEXT: &str = "grouping opts";
+        if !self.take_mark('(') {
+            return Err(self.unexpected(CONTEXT, "\"(\""));
+        }
+        let mut names = Vec::new();
+        while !self.take_mark(')') {
+            let text = self.token_text(0);
+            match self.peek() {
+                Kind::String => {
+                    let name = literal::unquote(text);
+                    if name.is_empty() {
+                        let message = format!("invalid label name for grouping: {}", Quoted(&name));
+                        return Err(Self::error_at(self.span(), message));
+                    }
+                    names.push(name);
+                }
+                Kind::Identifier | Kind::MetricIdentifier | Kind::Aggregator(_) => names.push(text.to_owned()),
+                Kind::Keyword(keyword) if *keyword != Keyword::Without => names.push(text.to_owned()),
+                Kind::Op(BinaryOp::And | BinaryOp::Or | BinaryOp::Unless | BinaryOp::Atan2) => {
+                    names.push(text.to_owned());
+                }
+                _ => return Err(self.unexpected(CONTEXT, "label")),
+            }
+            self.at += 1;
+            if !self.take_mark(',') && !self.is_mark(')') {
+                return Err(self.unexpected(CONTEXT, "\",\" or \")\""));
             }
         }
         Ok(names)
     }
 
+    /// One operand with the signs before it and what follows it: `-up[5m] offset 1m`.
     fn operand(&mut self) -> Parsed<Expr> {
-        let start = self.span().start;
-        if self.is_symbol("-") || self.is_symbol("+") {
-            let negate = self.is_symbol("-");
-            self.advance();
-            let expr = self.expression(UNARY_PRECEDENCE)?;
-            check::unary(&expr).map_err(|(span, message)| self.error_at(span, message))?;
-            // A signed number stays a number, as in Prometheus' printer.
-            let kind = match expr.kind {
-                ExprKind::Number(value) => ExprKind::Number(if negate { -value } else { value }),
-                kind => ExprKind::Unary { negate, expr: Box::new(Expr { kind, span: expr.span }) },
-            };
-            return Ok(self.node(kind, start));
+        let start = self.start();
+        let sign = match self.peek() {
+            Kind::Op(BinaryOp::Add) => Some(false),
+            Kind::Op(BinaryOp::Sub) => Some(true),
+            _ => None,
+        };
+        if let Some(negate) = sign {
+            self.at += 1;
+            let mut expr = self.expression(UNARY_PRECEDENCE)?;
+            if let ExprKind::Number { value, .. } = &mut expr.kind {
+                *value = if negate { -*value } else { *value };
+                expr.span = self.span_of(start, expr.span.end);
+                return Ok(expr);
+            }
+            return Ok(self.node(ExprKind::Unary { negate, expr: Box::new(expr) }, start));
         }
         let mut expr = self.primary()?;
-        while let Some(next) = self.suffix(&mut expr)? {
-            expr = next;
+        let mut suffixes = 0;
+        while self.is_suffix() {
+            expr = self.suffix(expr)?;
+            suffixes += 1;
+            if self.depth + suffixes > DEPTH_MAX {
+                return Err(Self::error_at(self.span(), "expression is nested too deeply"));
+            }
         }
         Ok(expr)
     }
 
+    /// Whether an operand can begin with the next token.
+    fn begins_expression(&self) -> bool {
+        use Keyword::{Bool, Fill, FillLeft, FillRight, GroupLeft, GroupRight, Ignoring, On};
+        match self.peek() {
+            Kind::Identifier | Kind::MetricIdentifier | Kind::Number | Kind::Duration | Kind::String => true,
+            Kind::Aggregator(_) | Kind::Mark('(' | '{') => true,
+            Kind::Op(op) => op.is_set() || matches!(op, BinaryOp::Add | BinaryOp::Sub),
+            Kind::Keyword(keyword) => {
+                !matches!(keyword, Bool | Fill | FillLeft | FillRight | GroupLeft | GroupRight | Ignoring | On)
+            }
+            _ => false,
+        }
+    }
+
     fn primary(&mut self) -> Parsed<Expr> {
-        let start = self.span().start;
-        let kind = match self.peek().clone() {
-            Token::Number(value) => {
-                self.advance();
-                ExprKind::Number(value)
+        let start = self.start();
+        let text = self.token_text(0);
+        let opens = self.token(1).is_some_and(|token| token.kind == Kind::Mark('('));
+        match *self.peek() {
+            Kind::Number | Kind::Duration => {
+                let is_duration = self.peek() == &Kind::Duration;
+                let value = self.number()?;
+                Ok(self.node(ExprKind::Number { value, is_duration }, start))
             }
-            Token::Duration(ms) => {
-                self.advance();
-                ExprKind::Number(ms as f64 / 1000.0)
+            Kind::String => {
+                self.at += 1;
+                Ok(self.node(ExprKind::String(literal::unquote(text)), start))
             }
-            Token::String(text) => {
-                self.advance();
-                ExprKind::String(text)
-            }
-            Token::Symbol("(") => {
-                self.advance();
+            Kind::Mark('(') => {
+                self.at += 1;
                 let inner = self.expression(0)?;
-                self.expect_symbol(")", "paren expression")?;
-                ExprKind::Paren(Box::new(inner))
+                self.expect_mark(')')?;
+                Ok(self.node(ExprKind::Paren(Box::new(inner)), start))
             }
-            Token::Symbol("{") => ExprKind::Selector(self.selector(None)?),
-            Token::Word(word) => self.word(&word)?,
-            _ => return Err(self.unexpected("")),
+            Kind::Mark('{') => self.selector(None),
+            Kind::Aggregator(op) => {
+                let grouped = self.token(1).is_some_and(|token| {
+                    matches!(token.kind, Kind::Keyword(Keyword::By | Keyword::Without))
+                });
+                if opens || grouped { self.aggregate(op) } else { self.selector(Some(text)) }
+            }
+            Kind::Keyword(Keyword::StartOfQuery | Keyword::EndOfQuery | Keyword::Step | Keyword::Range) if opens => {
+                self.call(text)
+            }
+            Kind::Identifier if opens => self.call(text),
+            Kind::Identifier | Kind::MetricIdentifier => self.selector(Some(text)),
+            Kind::Op(BinaryOp::And | BinaryOp::Or | BinaryOp::Unless) => self.selector(Some(text)),
+            Kind::Keyword(
+                Keyword::By
+                | Keyword::Offset
+                | Keyword::Without
+                | Keyword::StartOfQuery
+                | Keyword::EndOfQuery
+                | Keyword::Step
+                | Keyword::Range
+                | Keyword::Anchored
+                | Keyword::Smoothed,
+            ) => self.selector(Some(text)),
+            _ => Err(self.unexpected("", "")),
+        }
+    }
+
+    /// A number or a duration in seconds, which comes next.
+    fn number(&mut self) -> Parsed<f64> {
+        let (span, text) = (self.span(), self.token_text(0));
+        let value = match self.peek() {
+            Kind::Duration => literal::duration_ms(text).map(|ms| ms as f64 / 1000.0),
+            _ => literal::number(text),
         };
-        Ok(self.node(kind, start))
+        self.at += 1;
+        value.map_err(|message| Self::error_at(span, message))
     }
 
-    fn word(&mut self, word: &str) -> Parsed<ExprKind> {
-        let lower = word.to_ascii_lowercase();
-        if lower == "inf" || lower == "nan" {
-            self.advance();
-            return Ok(ExprKind::Number(if lower == "inf" { f64::INFINITY } else { f64::NAN }));
+    /// A number that may have a sign; `None` when none comes.
+    fn signed_number(&mut self) -> Parsed<Option<f64>> {
+        let negative = self.take(&Kind::Op(BinaryOp::Sub));
+        let _plus = !negative && self.take(&Kind::Op(BinaryOp::Add));
+        if !matches!(self.peek(), Kind::Number | Kind::Duration) {
+            return Ok(None);
         }
-        let opens = self.peek_second() == &Token::Symbol("(");
-        let groups = matches!(self.peek_second(), Token::Word(next)
-            if next.eq_ignore_ascii_case("by") || next.eq_ignore_ascii_case("without"));
-        let aggregate = AggregateOp::ALL.iter().find(|(_, name)| *name == lower);
-        if let Some((op, _)) = aggregate.filter(|_| opens || groups) {
-            self.advance();
-            return self.aggregate(*op);
-        }
-        if opens {
-            return self.call(word);
-        }
-        if self.binary_op().is_some() {
-            return Err(self.unexpected(""));
-        }
-        self.advance();
-        Ok(ExprKind::Selector(self.selector(Some(word.to_owned()))?))
+        let value = self.number()?;
+        Ok(Some(if negative { -value } else { value }))
     }
 
-    fn grouping(&mut self, aggregate: &mut (bool, Vec<String>)) -> Parsed<bool> {
-        if !self.is_keyword("by") && !self.is_keyword("without") {
-            return Ok(false);
+    fn aggregate(&mut self, op: AggregateOp) -> Parsed<Expr> {
+        let start = self.start();
+        self.at += 1;
+        self.aggregates += 1;
+        let mut grouping = self.grouping()?;
+        let arguments = self.arguments()?;
+        if grouping.is_none() {
+            grouping = self.grouping()?;
         }
-        aggregate.0 = self.is_keyword("without");
-        self.advance();
-        aggregate.1 = self.label_list("grouping opts")?;
-        Ok(true)
+        self.aggregates -= 1;
+        let span = self.since(start);
+        if matches!(self.peek(), Kind::Error(_)) {
+            return Err(self.unexpected("", ""));
+        }
+        let given = arguments.len();
+        if given == 0 {
+            return Err(Self::error_at(span, "no arguments for aggregate expression provided"));
+        }
+        let wanted = 1 + usize::from(op.takes_parameter());
+        let mut arguments = arguments.into_iter();
+        let parameter = if wanted == 2 { arguments.next() } else { None };
+        let (Some(expr), None) = (arguments.next(), arguments.next()) else {
+            let problem = "wrong number of arguments for aggregate expression provided";
+            return Err(Self::error_at(span, format!("{problem}, expected {wanted}, got {given}")));
+        };
+        let (without, grouping) = grouping.unwrap_or_default();
+        let aggregate = Aggregate { op, expr, parameter, without, grouping };
+        Ok(Expr { kind: ExprKind::Aggregate(Box::new(aggregate)), span })
     }
 
-    fn aggregate(&mut self, op: AggregateOp) -> Parsed<ExprKind> {
-        let start = self.previous_end() - op.name().len();
-        let mut grouping = (false, Vec::new());
-        let grouped = self.grouping(&mut grouping)?;
-        let mut args = self.arguments()?;
-        if !grouped {
-            self.grouping(&mut grouping)?;
+    /// `by (...)` (false) or `without (...)` (true) with its labels.
+    fn grouping(&mut self) -> Parsed<Option<(bool, Vec<String>)>> {
+        for (keyword, without) in [(Keyword::By, false), (Keyword::Without, true)] {
+            if self.take_keyword(keyword) {
+                return Ok(Some((without, self.label_list()?)));
+            }
         }
-        let span = Span { start, end: self.previous_end() };
-        let wanted = if op.takes_parameter() { 2 } else { 1 };
-        if args.is_empty() {
-            return Err(self.error_at(span, "no arguments for aggregate expression provided"));
-        }
-        if args.len() != wanted {
-            let message = format!(
-                "wrong number of arguments for aggregate expression provided, expected {wanted}, got {}",
-                args.len()
-            );
-            return Err(self.error_at(span, message));
-        }
-        let expr = args.remove(wanted - 1);
-        let (without, grouping) = grouping;
-        let aggregate = Aggregate { op, expr, parameter: args.pop(), without, grouping };
-        check::aggregate(&aggregate).map_err(|(span, message)| self.error_at(span, message))?;
-        Ok(ExprKind::Aggregate(Box::new(aggregate)))
+        Ok(None)
     }
 
     fn arguments(&mut self) -> Parsed<Vec<Expr>> {
-        self.expect_symbol("(", "call to function")?;
+        self.expect_mark('(')?;
         let mut args = Vec::new();
-        if self.take_symbol(")") {
+        if self.take_mark(')') {
             return Ok(args);
         }
         loop {
             args.push(self.expression(0)?);
-            if self.take_symbol(")") {
+            if self.take_mark(')') {
                 return Ok(args);
             }
-            if !self.take_symbol(",") {
-                return Err(self.unexpected("function call, expected \",\" or \")\""));
-            }
-            if self.is_symbol(")") {
-                return Err(self.error_here("trailing commas not allowed in function call args"));
+            let comma = self.span();
+            self.expect_mark(',')?;
+            if !matches!(self.peek(), Kind::Error(_)) && !self.begins_expression() {
+                return Err(Self::error_at(comma, "trailing commas not allowed in function call args"));
             }
         }
     }
 
-    fn call(&mut self, name: &str) -> Parsed<ExprKind> {
-        let name_span = self.span();
-        let Some(function) = functions::find(name) else {
-            return Err(self.error_at(name_span, format!("unknown function with name {name:?}")));
-        };
-        self.advance();
+    fn call(&mut self, name: &str) -> Parsed<Expr> {
+        let (start, name_span) = (self.start(), self.span());
+        self.at += 1;
         let args = self.arguments()?;
-        let call = Call { function, args };
-        let span = Span { start: name_span.start, end: self.previous_end() };
-        check::call(&call, span).map_err(|(span, message)| self.error_at(span, message))?;
-        Ok(ExprKind::Call(call))
-    }
-
-    fn selector(&mut self, name: Option<String>) -> Parsed<Selector> {
-        let start = self.span().start;
-        let mut selector = Selector { name, ..Selector::default() };
-        if self.take_symbol("{") {
-            while !self.take_symbol("}") {
-                self.matcher(&mut selector)?;
-                if !self.take_symbol(",") {
-                    self.expect_symbol("}", "label matching")?;
-                    break;
-                }
-            }
-        }
-        if let Some(name) = &selector.name {
-            let clash = selector.matchers.iter().find(|m| m.name == METRIC_NAME && m.op == MatchOp::Equal);
-            if let Some(clash) = clash.filter(|clash| !clash.value.is_empty()) {
-                let message = format!("metric name must not be set twice: {name:?} or {:?}", clash.value);
-                return Err(self.error_at(Span { start, end: self.previous_end() }, message));
-            }
-            selector.matchers.insert(0, Matcher::equal(METRIC_NAME, name.clone()));
-        }
-        if selector.matchers.iter().all(Matcher::matches_empty) {
-            let message = "vector selector must contain at least one non-empty matcher";
-            return Err(self.error_at(Span { start, end: self.previous_end() }, message));
-        }
-        Ok(selector)
-    }
-
-    fn matcher(&mut self, selector: &mut Selector) -> Parsed<()> {
-        let span = self.span();
-        let (name, quoted) = match self.advance() {
-            Token::Word(name) if !name.contains(':') => (name, false),
-            Token::String(name) => (name, true),
-            _ => {
-                self.at -= 1;
-                return Err(self.error_here(format!(
-                    "unexpected {} in label matching, expected identifier or \"}}\"",
-                    self.peek().describe()
-                )));
-            }
+        let Some(function) = functions::find(name) else {
+            return Err(Self::error_at(name_span, format!("unknown function with name {}", Quoted(name))));
         };
-        let op = match self.peek() {
-            Token::Symbol("=") => MatchOp::Equal,
-            Token::Symbol("!=") => MatchOp::NotEqual,
-            Token::Symbol("=~") => MatchOp::Regex,
-            Token::Symbol("!~") => MatchOp::NotRegex,
-            Token::Symbol("," | "}") if quoted => {
-                if let Some(first) = &selector.name {
-                    let message = format!("metric name must not be set twice: {first:?} or {name:?}");
-                    return Err(self.error_at(span, message));
-                }
-                selector.name = Some(name);
-                return Ok(());
-            }
-            _ => {
-                let message = format!(
-                    "unexpected {} in label matching, expected label matching operator",
-                    self.peek().describe()
-                );
-                return Err(self.error_here(message));
-            }
-        };
-        self.advance();
-        let Token::String(value) = self.advance() else {
-            self.at -= 1;
-            return Err(
-                self.error_here(format!("unexpected {} in label matching, expected string", self.peek().describe()))
-            );
-        };
-        let matcher = Matcher::new(name, op, value).map_err(|error| {
-            let source = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
-            self.error_at(span, format!("error parsing regexp: {source}"))
-        })?;
-        selector.matchers.push(matcher);
-        Ok(())
-    }
-
-    /// `[range]`, `[range:step]`, `offset` or `@` after an expression; `None` when there is none of them.
-    fn suffix(&mut self, expr: &mut Expr) -> Parsed<Option<Expr>> {
-        if self.is_symbol("[") {
-            self.advance();
-            return self.range(expr).map(Some);
-        }
-        if self.is_keyword("offset") {
-            let span = self.span();
-            self.advance();
-            let negative = self.take_symbol("-");
-            let _plus = !negative && self.take_symbol("+");
-            let ms = self.duration(negative)?;
-            self.set_offset(expr, ms, span)?;
-        } else if self.is_symbol("@") {
-            let span = self.span();
-            self.advance();
-            let at = self.at_modifier()?;
-            self.set_at(expr, at, span)?;
-        } else {
-            return Ok(None);
-        }
-        expr.span.end = self.previous_end();
-        let placeholder = Expr { kind: ExprKind::Number(0.0), span: expr.span };
-        Ok(Some(std::mem::replace(expr, placeholder)))
-    }
-
-    fn duration(&mut self, negative: bool) -> Parsed<i64> {
-        let ms = match self.peek() {
-            Token::Duration(ms) => *ms,
-            #[expect(clippy::cast_possible_truncation, reason = "saturates")]
-            Token::Number(seconds) => (seconds * 1000.0).round() as i64,
-            _ => {
-                return Err(self.error_here(format!(
-                    "unexpected {} in duration, expected number or duration",
-                    self.peek().describe()
-                )));
-            }
-        };
-        self.advance();
-        Ok(if negative { -ms } else { ms })
-    }
-
-    fn range(&mut self, expr: &mut Expr) -> Parsed<Expr> {
-        let span = expr.span;
-        let duration_span = self.span();
-        let range_ms = self.duration(false)?;
-        if range_ms <= 0 {
-            return Err(self.error_at(duration_span, "duration must be greater than 0"));
-        }
-        let is_subquery = self.take_symbol(":");
-        let step_span = self.span();
-        let step_ms = if is_subquery && !self.is_symbol("]") { Some(self.duration(false)?) } else { None };
-        if step_ms.is_some_and(|step| step <= 0) {
-            return Err(self.error_at(step_span, "duration must be greater than 0"));
-        }
-        self.expect_symbol("]", "subquery or range")?;
-        let placeholder = Expr { kind: ExprKind::Number(0.0), span };
-        let inner = std::mem::replace(expr, placeholder);
-        if is_subquery {
-            if inner.value_type() != ValueType::Vector {
-                let message = format!(
-                    "subquery is only allowed on instant vector, got {} in {:?} instead",
-                    inner.value_type().api_name(),
-                    self.text.get(span.start..span.end).unwrap_or_default()
-                );
-                return Err(self.error_at(span, message));
-            }
-            let subquery = Subquery { expr: inner, range_ms, step_ms, offset_ms: 0, at: None };
-            return Ok(self.node(ExprKind::Subquery(Box::new(subquery)), span.start));
-        }
-        match inner.kind {
-            ExprKind::Selector(selector) if selector.offset_ms != 0 => {
-                Err(self.error_at(span, "no offset modifiers allowed before range"))
-            }
-            ExprKind::Selector(selector) if selector.at.is_some() => {
-                Err(self.error_at(span, "no @ modifiers allowed before range"))
-            }
-            ExprKind::Selector(selector) => Ok(self.node(ExprKind::Range { selector, range_ms }, span.start)),
-            _ => Err(self.error_at(span, "ranges only allowed for vector selectors")),
-        }
-    }
-
-    fn set_offset(&self, expr: &mut Expr, ms: i64, span: Span) -> Parsed<()> {
-        let offset_ms = match &mut expr.kind {
-            ExprKind::Selector(selector) | ExprKind::Range { selector, .. } => &mut selector.offset_ms,
-            ExprKind::Subquery(subquery) => &mut subquery.offset_ms,
-            _ => {
-                let message = "offset modifier must be preceded by an instant vector selector or range vector selector or a subquery";
-                return Err(self.error_at(span, message));
-            }
-        };
-        if *offset_ms != 0 {
-            return Err(self.error_at(span, "offset may not be set multiple times"));
-        }
-        *offset_ms = ms;
-        Ok(())
-    }
-
-    fn set_at(&self, expr: &mut Expr, at: At, span: Span) -> Parsed<()> {
-        let place = match &mut expr.kind {
-            ExprKind::Selector(selector) | ExprKind::Range { selector, .. } => &mut selector.at,
-            ExprKind::Subquery(subquery) => &mut subquery.at,
-            _ => {
-                let message =
-                    "@ modifier must be preceded by an instant vector selector or range vector selector or a subquery";
-                return Err(self.error_at(span, message));
-            }
-        };
-        if place.is_some() {
-            return Err(self.error_at(span, "@ <timestamp> may not be set multiple times"));
-        }
-        *place = Some(at);
-        Ok(())
-    }
-
-    fn at_modifier(&mut self) -> Parsed<At> {
-        for (keyword, at) in [("start", At::Start), ("end", At::End)] {
-            if self.take_keyword(keyword) {
-                self.expect_symbol("(", "@ modifier")?;
-                self.expect_symbol(")", "@ modifier")?;
-                return Ok(at);
-            }
-        }
-        let negative = self.take_symbol("-");
-        let _plus = !negative && self.take_symbol("+");
-        let span = self.span();
-        let seconds = match self.advance() {
-            Token::Number(seconds) => seconds,
-            Token::Duration(ms) => ms as f64 / 1000.0,
-            _ => {
-                self.at -= 1;
-                return Err(self.unexpected("@ modifier, expected timestamp"));
-            }
-        };
-        let ms = if negative { -seconds } else { seconds } * 1000.0;
-        if !ms.is_finite() || ms.abs() >= 9.2e18 {
-            return Err(self.error_at(span, "timestamp out of bounds for @ modifier"));
-        }
-        #[expect(clippy::cast_possible_truncation, reason = "checked above")]
-        Ok(At::Ms(ms.round() as i64))
+        Ok(self.node(ExprKind::Call(Call { function, args }), start))
     }
 }
 

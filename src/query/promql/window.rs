@@ -2,12 +2,15 @@
 //!
 //! Sums are compensated (Kahan, Neumaier) in the same places as in Prometheus, so that results near zero agree.
 
+use super::ast::Edges;
 use crate::store::metrics::Point;
 
 /// The points of one series in the left-open window `(end_ms - range_ms, end_ms]`.
 #[derive(Clone, Copy, Debug)]
 pub struct Window<'a> {
     pub points: &'a [Point],
+    /// Where set, one point before the window and, smoothed, one after it are among the points, if there are any.
+    pub edges: Option<Edges>,
     pub range_ms: i64,
     /// End of the window, with offset and `@` applied.
     pub end_ms: i64,
@@ -89,7 +92,55 @@ impl Mean {
     }
 }
 
+/// The value on the line between two points. A counter that fell between them began again at zero.
+fn interpolated((a, b): (Point, Point), at_ms: i64, is_counter: bool, is_left: bool) -> f64 {
+    let (mut from, mut to) = (a.value, b.value);
+    if is_counter && to < from {
+        if is_left {
+            from = 0.0;
+        } else {
+            to += from;
+        }
+    }
+    from + (to - from) * (at_ms - a.at_ms) as f64 / (b.at_ms - a.at_ms) as f64
+}
+
+/// The change from edge to edge, without extrapolation.
+fn from_edge_to_edge(window: &Window<'_>, edges: Edges, is_counter: bool, is_rate: bool) -> Option<f64> {
+    let (first, last) = (*window.points.first()?, *window.points.last()?);
+    let start_ms = window.end_ms - window.range_ms;
+    if last.at_ms <= start_ms {
+        return None;
+    }
+    let is_smoothed = edges == Edges::Smoothed;
+    let left = match window.points {
+        [a, b, ..] if is_smoothed && a.at_ms < start_ms => interpolated((*a, *b), start_ms, is_counter, true),
+        _ => first.value,
+    };
+    let right = match window.points {
+        [.., a, b] if is_smoothed && b.at_ms > window.end_ms => {
+            interpolated((*a, *b), window.end_ms, is_counter, false)
+        }
+        _ => last.value,
+    };
+    let mut result = right - left;
+    if is_counter {
+        let mut before = left;
+        let inside = window.points.iter().filter(|point| point.at_ms > start_ms && point.at_ms < window.end_ms);
+        for value in inside.map(|point| point.value).chain([right]) {
+            if value < before {
+                result += before;
+            }
+            before = value;
+        }
+    }
+    Some(if is_rate { result / (window.range_ms as f64 / 1000.0) } else { result })
+}
+
 fn extrapolated(window: &Window<'_>, is_counter: bool, is_rate: bool) -> Option<f64> {
+    if let Some(edges) = window.edges {
+        return from_edge_to_edge(window, edges, is_counter, is_rate);
+    }
     let [first, .., last] = window.points else { return None };
     let mut result = last.value - first.value;
     if is_counter {
@@ -193,6 +244,12 @@ pub(super) fn predict_linear(window: &Window<'_>) -> Option<f64> {
     Some(slope * window.param(0) + intercept)
 }
 
+/// Whether an anchored window holds more than its anchor.
+fn has_news(window: &Window<'_>) -> bool {
+    let start_ms = window.end_ms - window.range_ms;
+    window.edges.is_none() || window.points.last().is_some_and(|point| point.at_ms > start_ms)
+}
+
 fn pairs<'a>(window: &'a Window<'_>) -> impl Iterator<Item = (f64, f64)> + 'a {
     window.values().zip(window.values().skip(1))
 }
@@ -200,11 +257,11 @@ fn pairs<'a>(window: &'a Window<'_>) -> impl Iterator<Item = (f64, f64)> + 'a {
 pub(super) fn changes(window: &Window<'_>) -> Option<f64> {
     #[expect(clippy::float_cmp, reason = "a change is any difference")]
     let changed = |(a, b): &(f64, f64)| a != b && !(a.is_nan() && b.is_nan());
-    present(window).map(|_| pairs(window).filter(changed).count() as f64)
+    present(window).filter(|_| has_news(window)).map(|_| pairs(window).filter(changed).count() as f64)
 }
 
 pub(super) fn resets(window: &Window<'_>) -> Option<f64> {
-    present(window).map(|_| pairs(window).filter(|(a, b)| b < a).count() as f64)
+    present(window).filter(|_| has_news(window)).map(|_| pairs(window).filter(|(a, b)| b < a).count() as f64)
 }
 
 pub(super) fn present(window: &Window<'_>) -> Option<f64> {
@@ -314,6 +371,16 @@ pub(super) fn quantile(q: f64, values: &mut [f64]) -> f64 {
     let weight = rank - rank.floor();
     let at = |index: usize| values.get(index).copied().unwrap_or(f64::NAN);
     at(lower) * (1.0 - weight) + at(upper) * weight
+}
+
+pub(super) fn check_smoothing(params: &[f64]) -> Result<(), String> {
+    for (name, value) in ["smoothing", "trend"].iter().zip(params) {
+        if *value <= 0.0 || *value >= 1.0 {
+            let short = name.chars().next().unwrap_or('s');
+            return Err(format!("invalid {name} factor. Expected: 0 < {short}f < 1, got: {value:.6}"));
+        }
+    }
+    Ok(())
 }
 
 pub(super) fn double_exponential_smoothing(window: &Window<'_>) -> Option<f64> {
