@@ -28,6 +28,7 @@ pub(super) fn of(cluster: &Cluster, broken: &[&str], now: Timestamp) -> Vec<Samp
     let expected = cluster.members.iter().filter(|member| member.present);
     out.add("daraji_cluster_members_expected", &[], expected.clone().count() as f64);
     out.add("daraji_cluster_members_up", &[], expected.filter(|member| up(member) == Some(true)).count() as f64);
+    out.add("daraji_cluster_switching", &[], flag(cluster.switching));
     out.add_if("daraji_cluster_paused", &[], cluster.paused.map(flag));
     out.add_if("daraji_cluster_failsafe", &[], cluster.failsafe.map(flag));
     out.add_if("daraji_cluster_timeline", &[], cluster.timeline.map(f64::from));

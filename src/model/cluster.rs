@@ -78,6 +78,9 @@ pub struct Cluster {
     pub timeline: Option<u32>,
     pub system_identifier: Option<String>,
     pub paused: Option<bool>,
+    /// A switchover that was asked for is under way, or has just ended.
+    #[serde(default)]
+    pub switching: bool,
     pub failsafe: Option<bool>,
     /// `off`, `on` or `quorum`.
     pub sync_mode: Option<String>,
