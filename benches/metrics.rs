@@ -19,6 +19,7 @@ const START_MS: i64 = 1_700_006_400_000;
 const STEP_MS: i64 = 15_000;
 const SERIES_PER_REQUEST: usize = 5000;
 const SERIES_PER_TARGET: usize = 1000;
+const ALLOCATOR_OPTIONS: &str = "_RJEM_MALLOC_CONF";
 
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
@@ -258,6 +259,13 @@ fn disk(series: usize, jitter_ms: u64) -> Outcome<()> {
     ))
 }
 
+/// Runs the memory part in a process of its own, whose allocator gives back at once what the generator has freed.
+fn memory_alone() -> Outcome<()> {
+    let mut command = std::process::Command::new(std::env::current_exe()?);
+    let status = command.arg("memory").env(ALLOCATOR_OPTIONS, "dirty_decay_ms:0,muzzy_decay_ms:0").status()?;
+    if status.success() { Ok(()) } else { Err(format!("the memory part ended with {status}").into()) }
+}
+
 fn main() -> Outcome<()> {
     let wanted: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
     let is_wanted = |name: &str| wanted.is_empty() || wanted.iter().any(|other| other == name);
@@ -265,7 +273,11 @@ fn main() -> Outcome<()> {
         ingest(100_000, 60)?;
     }
     if is_wanted("memory") {
-        memory(1_000_000, 20)?;
+        if std::env::var_os(ALLOCATOR_OPTIONS).is_some() {
+            memory(1_000_000, 20)?;
+        } else {
+            memory_alone()?;
+        }
     }
     if is_wanted("disk") {
         for jitter_ms in [0, 20] {
