@@ -12,6 +12,7 @@ mod postmortem;
 mod query;
 mod status;
 mod token;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -59,6 +60,8 @@ enum Command {
     Postmortem(postmortem::PostmortemArgs),
     /// Make, list and revoke access tokens
     Token(token::TokenArgs),
+    /// Check a data directory's files
+    Verify(verify::VerifyArgs),
 }
 
 /// How to print results.
@@ -91,6 +94,7 @@ pub async fn run() -> ExitCode {
         Command::Incidents(args) => incidents::incidents(args).await,
         Command::Postmortem(args) => postmortem::run(args, &clock).await,
         Command::Token(args) => token::run(args, &clock).await,
+        Command::Verify(args) => verify::run(&args),
     };
     match result {
         Ok(code) => code,

@@ -136,6 +136,7 @@ impl Stores {
         let mut metric_options = MetricOptions::default();
         let storage = &plan.config.storage;
         metric_options.retention = storage.metrics.retention.unwrap_or(metric_options.retention);
+        metric_options.max_bytes = storage.metrics.max_bytes;
         let (metrics, recovery) = MetricStore::open(&dir.join("metrics"), metric_options, &disk, clock)?;
         info!(?recovery, "metrics opened");
         let mut log_options = LogOptions::default();
