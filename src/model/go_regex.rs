@@ -14,6 +14,12 @@ pub struct GoRegexError {
     excerpt: String,
 }
 
+/// Classes such as `[:alpha:]`.
+const CLASS_NAMES: [&str; 14] = [
+    "alnum", "alpha", "ascii", "blank", "cntrl", "digit", "graph", "lower", "print", "punct", "space", "upper", "word",
+    "xdigit",
+];
+
 /// What stands before a repetition.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Before {
@@ -27,7 +33,13 @@ enum Before {
 
 /// The pattern in the syntax of the `regex` crate.
 pub fn translate(pattern: &str) -> Result<String, GoRegexError> {
-    let translator = Translator { pattern, at: 0, out: String::with_capacity(pattern.len() + 8), groups: Vec::new(), names: Vec::new() };
+    let translator = Translator {
+        pattern,
+        at: 0,
+        out: String::with_capacity(pattern.len() + 8),
+        groups: Vec::new(),
+        names: Vec::new(),
+    };
     translator.run()
 }
 
@@ -150,7 +162,11 @@ impl<'a> Translator<'a> {
             // A name that was there before names nothing more.
             let is_new = !self.names.contains(&name) && !name.starts_with(|c: char| c.is_ascii_digit());
             self.names.push(name);
-            self.out.push_str(&if is_new { format!("(?P<{name}>") } else { "(".to_owned() });
+            if is_new {
+                self.out.extend(["(?P<", name, ">"]);
+            } else {
+                self.out.push('(');
+            }
             return Ok(true);
         }
         let mut flags = String::from("(?");
@@ -180,7 +196,8 @@ impl<'a> Translator<'a> {
         let body = self.rest().strip_prefix('{')?;
         let (inside, _) = body.split_once('}')?;
         let number = |text: &str| {
-            let fits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) && (text == "0" || !text.starts_with('0'));
+            let fits =
+                !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) && (text == "0" || !text.starts_with('0'));
             fits.then(|| text.parse().unwrap_or(u32::MAX))
         };
         let end = self.at + inside.len() + 2;
@@ -229,7 +246,9 @@ impl<'a> Translator<'a> {
     fn escape(&mut self) -> Step<bool> {
         let start = self.at;
         self.next();
-        let Some(c) = self.next() else { return Err(GoRegexError { problem: "trailing backslash at end of expression", excerpt: String::new() }) };
+        let Some(c) = self.next() else {
+            return Err(GoRegexError { problem: "trailing backslash at end of expression", excerpt: String::new() });
+        };
         match c {
             'Q' => {
                 let (quoted, end) = match self.rest().split_once("\\E") {
@@ -244,7 +263,7 @@ impl<'a> Translator<'a> {
             'b' => self.out.push_str("(?-u:\\b)"),
             'd' | 'D' | 's' | 'S' | 'w' | 'W' => {
                 let negated = if c.is_ascii_uppercase() { "^" } else { "" };
-                self.out.push_str(&format!("[{negated}{}]", perl_class(c)));
+                self.out.extend(["[", negated, perl_class(c), "]"]);
             }
             'p' | 'P' => {
                 let class = self.unicode_class(start)?;
@@ -312,7 +331,9 @@ impl<'a> Translator<'a> {
                     digits
                 };
                 match u32::from_str_radix(digits, 16) {
-                    Ok(code) if digits.len() > 1 || self.pattern.get(..self.at).is_some_and(|p| p.ends_with('}')) => code,
+                    Ok(code) if digits.len() > 1 || self.pattern.get(..self.at).is_some_and(|p| p.ends_with('}')) => {
+                        code
+                    }
                     _ => return self.error("invalid escape sequence", start),
                 }
             }
@@ -378,10 +399,7 @@ impl<'a> Translator<'a> {
         };
         self.at += name.len() + 4;
         let text = self.pattern.get(start..self.at).unwrap_or_default();
-        const NAMES: [&str; 14] = [
-            "alnum", "alpha", "ascii", "blank", "cntrl", "digit", "graph", "lower", "print", "punct", "space", "upper", "word", "xdigit",
-        ];
-        if !NAMES.contains(&name.trim_start_matches('^')) {
+        if !CLASS_NAMES.contains(&name.trim_start_matches('^')) {
             return self.error("invalid character class range", start);
         }
         self.out.push_str(text);
@@ -394,13 +412,15 @@ impl<'a> Translator<'a> {
         match self.next() {
             None => self.error("missing closing ]", start),
             Some('\\') => match self.next() {
-                None => Err(GoRegexError { problem: "trailing backslash at end of expression", excerpt: String::new() }),
+                None => {
+                    Err(GoRegexError { problem: "trailing backslash at end of expression", excerpt: String::new() })
+                }
                 Some(c @ ('d' | 's' | 'w')) => {
                     self.out.push_str(perl_class(c));
                     Ok(None)
                 }
                 Some(c @ ('D' | 'S' | 'W')) => {
-                    self.out.push_str(&format!("[^{}]", perl_class(c)));
+                    self.out.extend(["[^", perl_class(c), "]"]);
                     Ok(None)
                 }
                 Some('p' | 'P') => {

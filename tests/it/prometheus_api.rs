@@ -142,7 +142,7 @@ async fn errors_have_prometheus_words_and_codes() {
             "query=sum(",
             400,
             "bad_data",
-            "invalid parameter \"query\": 1:5: parse error: unexpected end of input",
+            "invalid parameter \"query\": 1:5: parse error: unclosed left parenthesis",
         ),
         ("query", "", 400, "bad_data", "no expression found in input"),
         (

@@ -74,7 +74,8 @@ impl Corpus {
             self.add("sparse", &labels, |dice, _| dice.chance(12).then(|| dice.share() * 10.0));
             self.add("wobbly", &labels, |dice, _| (!dice.chance(5)).then(|| (dice.share() * 7.0).floor()));
             self.add("constant", &labels, |_, _| Some(42.5));
-            let role = [("instance", instance), ("job", job), ("role", if number == 0 { "primary" } else { "replica" })];
+            let role =
+                [("instance", instance), ("job", job), ("role", if number == 0 { "primary" } else { "replica" })];
             self.add("role", &role, |_, _| Some(1.0));
         }
         for n in 1..=14 {

@@ -3,6 +3,8 @@
 use crate::corpus::END_SECS;
 use crate::dice::Dice;
 
+/// Corners of the language, by kind.
+const ODDITIES: &str = include_str!("oddities.txt");
 const GAUGES: [&str; 12] = [
     "temperature",
     "odd",
@@ -21,7 +23,8 @@ const COUNTERS: [&str; 4] = ["http_requests_total", "latency_seconds_count", "la
 const LABELS: [&str; 9] = ["instance", "job", "method", "code", "le", "room", "role", "n", "absent_label"];
 const DURATIONS: [&str; 11] = ["30s", "1m", "90s", "2m", "5m", "10m", "17s", "1h", "1m30s", "300", "0x3c"];
 const NUMBERS: [&str; 18] = [
-    "0", "1", "2", "-1", "0.5", "3", "100", "1e3", "0x10", "NaN", "Inf", "-Inf", "1_000", ".25", "5m", "1e-9", "-0", "7",
+    "0", "1", "2", "-1", "0.5", "3", "100", "1e3", "0x10", "NaN", "Inf", "-Inf", "1_000", ".25", "5m", "1e-9", "-0",
+    "7",
 ];
 const MATH: [&str; 22] = [
     "abs", "ceil", "floor", "exp", "sqrt", "ln", "log2", "log10", "sgn", "sin", "cos", "tan", "asin", "acos", "atan",
@@ -87,7 +90,9 @@ impl Generator<'_> {
             1 => format!("# first\n {text} # last"),
             2 => ["sum", "by", "offset", "and", "or", "bool", "on", "group_left"]
                 .iter()
-                .fold(text.to_owned(), |text, word| text.replace(&format!("{word} "), &format!("{} ", word.to_uppercase()))),
+                .fold(text.to_owned(), |text, word| {
+                    text.replace(&format!("{word} "), &format!("{} ", word.to_uppercase()))
+                }),
             // Prometheus 3.5 stumbles over a string in parentheses.
             _ if text.contains("a string") || text.contains('[') => format!(" {text} "),
             _ => format!("( ( {text} ) )"),
@@ -96,35 +101,27 @@ impl Generator<'_> {
 
     /// Corners of the language.
     fn oddity(&mut self) -> String {
-        let numbers = [
-            "1_000.5", "0x1f", "0x_1F", "1e1_0", "08", "017", ".5e-3", "1.", "1e", "1__0", "0b1", "inf", "NaN", "+Inf", "1.5e308",
-            "1e309", "5m3s", "1h1h", "1y2w3d4h5m6s7ms", "0x", "1ms1s", "300y", "1_", "0.1.2", "1e5e5", "--1", "-+-1", "- 1",
-            "1 ^ -1 ^ 2", "-2 ^ 2", "2 ^ 3 ^ 2", "5 % -3", "-5 % 3", "1 / 0", "0 / 0", "1 atan2 -1", "2 == bool NaN", "1m + 1",
-        ];
-        let strings = [
-            r#""a\nb""#, r#""\u00e9\x41\101""#, r#""\q""#, r#""\400""#, r"'it\'s'", r"`raw\n`", r#""\ud800""#, r#""\u12""#, "\"a", "'", "`",
-        ];
-        let regexes = [
-            "a.*", "(a|b):1", "a{1}:1", "a{", "{", "a{1,", "a\\\\:1", "[[:alpha:]]:1", "(?i)A:1", "(?P<x>a):1", "\\\\d", ".+:[0-9]", "(",
-            "a)", "[", "*", "a**", "\\\\pL:1", "\\\\Qa:1\\\\E", "a:1|b:1|c:1", "^a:1$", "a:1|", "(?s).*", "\\\\z", "\\\\8", "a{1001}",
-            "(?=a)", "[a-", "x{2}{3}", "\\\\x61:1", "[^b]:1", ".", "", "(?-i)a:1", "\\\\b", "(?<n>a):1", "é", "[é]",
-        ];
-        let names = [
-            "sum", "by", "offset", "and", "or", "on", "start", "end", "bool", "group_left", "inf", "atan2", "without", "count_values", "topk",
-            "min", "ignoring", "group_right", "limitk", "unless", "SUM", "nan", "a:b", ":a", "_x", "9x", "é",
-        ];
-        let templates = ["$1", "$1x", "${1}x", "$$", "$", "$name", "${name}", "$0", "$2", "\\\\1", "${", "$1$1", "$ 1", "${1", "$é"];
         match self.dice.below(9) {
-            0 => self.dice.pick(&numbers).to_owned(),
-            1 => self.dice.pick(&strings).to_owned(),
-            2 => format!("up{{instance{}\"{}\"}}", self.dice.pick(&["=~", "!~"]), self.dice.pick(&regexes)),
-            3 => self.dice.pick(&names).to_owned() + self.dice.pick(&["", " + 1", "{job=\"api\"}", "[5m]", "(up)", " by (job) (up)"]),
-            4 => format!("sum by ({}) (up)", self.dice.pick(&names)),
-            5 => format!("label_replace(up, \"x\", \"{}\", \"instance\", \"(?P<name>.)(.*)\")", self.dice.pick(&templates)),
-            6 => format!("up{{{}}}", self.dice.pick(&["job", "job=", "=\"a\"", "job=\"api\",,", ",", "job=api", "\"up\"", "\"a\"=\"b\"", "job=\"api\" instance=\"a:1\"", "1", "job==\"a\"", "job=~\"a", "a:b=\"c\"", "on=\"a\"", "__name__=\"x\"", "job=\"api\",instance=\"a:1\",", "job!=\"\",job!=\"api\""])),
-            7 => format!("up{}", self.dice.pick(&["[5m", "[", "[5m:", "[:]", "[5m:]", "[0s]", "[-1m]", "[1m:0]", "[1m:-1s]", "[5]", "[1.5]", "[1e1]", "[0x10]", "[5m+]", "[5m 1m]", "[foo]", "[5m][5m]", "[5m] offset", " offset", " offset -", " offset foo", " offset 5m offset 1m", " @", " @ foo", " @ 1 @ 2", " @ start", " @ start(", " @ inf", " @ 1e300", "[1m] @ 5 [1m]", " offset 1m [5m]", " offset 1h1h", " @ -5", " @ 0x65", " @ 1m", "[1m^0]", "[1m/0]", "[1m%0]", "[1m*1000000y]"])),
-            _ => self.dice.pick(&["", " ", "#", "(", ")", "()", "sum(", "sum()", "sum(up", "sum up", "sum(up, up)", "topk(up)", "topk(1, up, up)", "count_values(up, up)", "topk(\"a\", up)", "quantile(up, up)", "abs()", "abs(up, up)", "abs(1)", "rate(up)", "rate(up[5m], 1)", "foo(up)", "round(up, 1, 2)", "label_replace(up)", "label_join(up, \"a\")", "time(1)", "pi() pi()", "up up", "1 2", "up \"a\"", "up + ", "+ up +", "up and 1", "1 and 1", "1 == 1", "up == bool", "up + bool up", "up + on up", "up + on() up", "up + group_left up", "up + on(job) group_left(job) up", "up and on(job) group_left up", "\"a\" + 1", "up[5m] + 1", "-up[5m]", "-\"a\"", "up[5m]", "up,up", "up;", "up = 1", "up =~ 1", "up ! 1", "up !~ 1", "a:b(up)", "sum by (job) (up) by (job)", "sum by job (up)", "sum(up) by", "sum(up) by (", "(up", "up)", "up]", "[5m]", "{}", "{__name__=\"\"}", "{__name__=~\".*\"}", "{__name__=\"up\"}", "up{} or {}", "sum without() (up)", "absent()", "vector()", "vector(up)", "scalar(1)", "time() @ 5", "(up)[5m]", "(up[5m])", "rate((up[5m]))", "sort(up[5m])", "hour(1)", "limitk(1e20, up)", "limitk(-1e20, up)", "topk(NaN, up)", "topk(scalar(up), up)", "quantile(scalar(up), up)", "limit_ratio(NaN, up)", "limit_ratio(scalar(up), up)", "count_values(\"le\", up) by (le)", "info(up, up)", "info(up, 1)", "clamp(up, 1)", "histogram_quantile(up, 1)"]).to_owned(),
+            0 => self.odd("numbers").to_owned(),
+            1 => self.odd("strings").to_owned(),
+            2 => format!("up{{instance{}\"{}\"}}", self.dice.pick(&["=~", "!~"]), self.odd("regexes")),
+            3 => self.odd("names").to_owned() + self.odd("endings"),
+            4 => format!("sum by ({}) (up)", self.odd("names")),
+            5 => {
+                let template = self.odd("templates");
+                format!("label_replace(up, \"x\", \"{template}\", \"instance\", \"(?P<name>.)(.*)\")")
+            }
+            6 => format!("up{{{}}}", self.odd("matchers")),
+            7 => format!("up{}", self.odd("suffixes")),
+            _ => self.odd("queries").to_owned(),
         }
+    }
+
+    /// A line of a section of `oddities.txt`.
+    fn odd(&mut self, section: &str) -> &'static str {
+        let (_, rest) = ODDITIES.split_once(&format!("== {section}\n")).expect("the section exists");
+        let lines: Vec<&str> = rest.split("\n== ").next().unwrap_or_default().split('\n').collect();
+        self.dice.pick(&lines)
     }
 
     fn name(&mut self) -> &'static str {
@@ -211,8 +208,10 @@ impl Generator<'_> {
             8 => format!("-{}", self.scalar(depth - 1)),
             9 => format!("({})", self.scalar(depth - 1)),
             _ => {
-                let operators =
-                    ["+", "-", "*", "/", "%", "^", "atan2", "== bool", "!= bool", "> bool", "< bool", ">= bool", "<= bool"];
+                let operators = [
+                    "+", "-", "*", "/", "%", "^", "atan2", "== bool", "!= bool", "> bool", "< bool", ">= bool",
+                    "<= bool",
+                ];
                 let operator = self.dice.pick(&operators);
                 format!("{} {operator} {}", self.scalar(depth - 1), self.scalar(depth - 1))
             }
@@ -288,7 +287,11 @@ impl Generator<'_> {
             ["+", "-", "*", "/", "%", "^", "atan2", "==", "!=", ">", "<", ">=", "<=", "> bool", "== bool", "and"];
         let operator = self.dice.pick(&operators);
         let (vector, scalar) = (self.vector(depth), self.scalar(depth));
-        if self.dice.chance(50) { format!("{vector} {operator} {scalar}") } else { format!("{scalar} {operator} {vector}") }
+        if self.dice.chance(50) {
+            format!("{vector} {operator} {scalar}")
+        } else {
+            format!("{scalar} {operator} {vector}")
+        }
     }
 
     fn aggregate(&mut self, depth: usize) -> String {
@@ -357,7 +360,10 @@ impl Generator<'_> {
             18 => self.info_call(),
             19 => format!("timestamp({}{})", self.selector(), self.modifiers()),
             20 => format!("scalar({inner}) + {inner}"),
-            _ => format!("{}({inner})", self.dice.pick(&["histogram_count", "histogram_sum", "histogram_avg", "histogram_stddev"])),
+            _ => format!(
+                "{}({inner})",
+                self.dice.pick(&["histogram_count", "histogram_sum", "histogram_avg", "histogram_stddev"])
+            ),
         }
     }
 
@@ -391,7 +397,7 @@ impl Generator<'_> {
             "up",
             "sum(latency_seconds_bucket) by (le)",
         ];
-        let buckets = self.dice.pick(&buckets).to_owned() ;
+        let buckets = self.dice.pick(&buckets).to_owned();
         if self.dice.chance(75) {
             let q = self.dice.pick(&["0.5", "0.99", "0", "1", "-1", "2", "NaN", "0.1"]);
             return format!("histogram_quantile({q}, {buckets})");
@@ -423,7 +429,10 @@ impl Generator<'_> {
         match self.dice.below(5) {
             0 => format!("sort({})", self.vector(depth.min(1))),
             1 => format!("sort_desc({})", self.vector(depth.min(1))),
-            2 => format!("sort_by_label({}, \"n\", \"instance\")", self.dice.pick(&["ties", "temperature", "up", "ties > 2"])),
+            2 => format!(
+                "sort_by_label({}, \"n\", \"instance\")",
+                self.dice.pick(&["ties", "temperature", "up", "ties > 2"])
+            ),
             3 => format!("sort_by_label_desc({}, \"job\")", self.dice.pick(&["ties", "temperature", "up"])),
             _ => format!("topk({}, temperature)", self.dice.pick(&["2", "3", "10"])),
         }
@@ -436,9 +445,50 @@ impl Generator<'_> {
         let (before, after) = characters.split_at(at);
         let (before, after): (String, String) = (before.iter().collect(), after.iter().collect());
         let pieces = [
-            "(", ")", "{", "}", "[", "]", ",", "\"", "'", " ", "+", "-", "*", "=", "!", "~", ":", "@", "offset", "by", "on",
-            "sum", "5m", "1", "_", "#", " and ", "bool ", "[5m]", " offset 1m", " @ 1", "{a=\"b\"}", "é", "\\", "\n", "<", ">",
-            "group_left", "without", "atan2 ", ".", "e", "x", "0",
+            "(",
+            ")",
+            "{",
+            "}",
+            "[",
+            "]",
+            ",",
+            "\"",
+            "'",
+            " ",
+            "+",
+            "-",
+            "*",
+            "=",
+            "!",
+            "~",
+            ":",
+            "@",
+            "offset",
+            "by",
+            "on",
+            "sum",
+            "5m",
+            "1",
+            "_",
+            "#",
+            " and ",
+            "bool ",
+            "[5m]",
+            " offset 1m",
+            " @ 1",
+            "{a=\"b\"}",
+            "é",
+            "\\",
+            "\n",
+            "<",
+            ">",
+            "group_left",
+            "without",
+            "atan2 ",
+            ".",
+            "e",
+            "x",
+            "0",
         ];
         match self.dice.below(4) {
             0 => before + &after.chars().skip(1).collect::<String>(),

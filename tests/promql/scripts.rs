@@ -147,7 +147,10 @@ impl Expected {
     }
 
     fn check_notes(&self, output: &Output) -> Result<(), String> {
-        let checks = [("warning", &self.warn, self.no_warn, &output.warnings), ("info", &self.info, self.no_info, &output.infos)];
+        let checks = [
+            ("warning", &self.warn, self.no_warn, &output.warnings),
+            ("info", &self.info, self.no_info, &output.infos),
+        ];
         for (kind, wanted, none, notes) in checks {
             if none && !notes.is_empty() {
                 return Err(format!("expected no {kind}, got {notes:?}"));
@@ -345,12 +348,17 @@ impl Runner {
         let same = got.len() == wanted.len()
             && got.iter().zip(wanted).all(|(a, b)| a.labels == b.labels && same_points(&a.points, &b.points));
         let values = |series: &Series| series.points.iter().map(|point| point.value).collect();
-        if same { Ok(()) } else { Err(format!("got {}", shown(got.iter().map(|series| (&series.labels, values(series)))))) }
+        if same {
+            Ok(())
+        } else {
+            Err(format!("got {}", shown(got.iter().map(|series| (&series.labels, values(series))))))
+        }
     }
 }
 
 fn shown<'a>(series: impl Iterator<Item = (&'a Labels, Vec<f64>)>) -> String {
-    series.map(|(labels, values)| format!("\n      {labels} {values:?}")).collect()
+    let lines: Vec<String> = series.map(|(labels, values)| format!("\n      {labels} {values:?}")).collect();
+    lines.concat()
 }
 
 fn one_value(text: &str) -> Result<f64, String> {
@@ -396,7 +404,8 @@ struct Score {
 fn run_script(path: &Path, profile: Profile, score: &mut Score) {
     let text = std::fs::read_to_string(path).unwrap_or_else(|error| panic!("cannot read {}: {error}", path.display()));
     let mut runner = Runner::new(profile);
-    let lines: Vec<&str> = text.lines().map(str::trim).map(|line| if line.starts_with('#') { "" } else { line }).collect();
+    let lines: Vec<&str> =
+        text.lines().map(str::trim).map(|line| if line.starts_with('#') { "" } else { line }).collect();
     let mut number = 0;
     while let Some(head) = lines.get(number) {
         let at = number + 1;

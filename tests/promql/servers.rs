@@ -119,6 +119,7 @@ pub(crate) async fn ask(base: &str, path: &str, form: &[(&'static str, String)])
     let response = request.send().await.unwrap();
     let status = response.status().as_u16();
     let text = response.text().await.unwrap();
-    let body = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{base} answers {form:?} with {text:?}: {error}"));
+    let body =
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{base} answers {form:?} with {text:?}: {error}"));
     (status, body)
 }

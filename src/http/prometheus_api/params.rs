@@ -92,13 +92,18 @@ fn rounded_ms(seconds: f64) -> i64 {
 
 fn parse_duration(text: &str) -> Option<Duration> {
     let ms = match text.parse::<f64>() {
-        Ok(seconds) if seconds.is_finite() => rounded_ms(seconds),
+        // Go counts nanoseconds, of which part of a millisecond is cut off.
+        #[expect(clippy::cast_possible_truncation, reason = "checked")]
+        Ok(seconds) if seconds.abs() <= GO_DURATION_SECONDS_MAX => (seconds * 1000.0) as i64,
         Ok(_) => return None,
         Err(_) => parse_duration_ms(text)?,
     };
     // A negative step is as wrong as none, and reported as such.
     Some(Duration::from_millis(u64::try_from(ms).unwrap_or(0)))
 }
+
+/// Longer durations do not fit Go's 64 bits of nanoseconds.
+const GO_DURATION_SECONDS_MAX: f64 = 9_223_372_036.0;
 
 #[cfg(test)]
 mod tests {
@@ -111,6 +116,8 @@ mod tests {
         assert_eq!(parse_time("x"), None);
         assert_eq!(parse_duration("1m30s"), Some(Duration::from_secs(90)));
         assert_eq!(parse_duration("0.5"), Some(Duration::from_millis(500)));
+        assert_eq!(parse_duration("1.0019"), Some(Duration::from_millis(1001)));
+        assert_eq!(parse_duration("9e18"), None);
         assert_eq!(parse_duration("-1"), Some(Duration::ZERO));
     }
 }

@@ -35,6 +35,11 @@ fn at_parts(at: Option<At>) -> (Value, Value) {
     }
 }
 
+/// Milliseconds of a duration; 0 where it is computed, as in Prometheus.
+fn written_ms(duration: &Duration) -> i64 {
+    if duration.computed.is_some() { 0 } else { duration.ms }
+}
+
 fn selection(kind: &str, selector: &Selector, range: Option<&Duration>) -> Value {
     let matchers = selector.matchers.iter();
     let matchers: Vec<Value> =
@@ -43,13 +48,13 @@ fn selection(kind: &str, selector: &Selector, range: Option<&Duration>) -> Value
     let mut value = json!({
         "type": kind,
         "name": selector.name.as_deref().unwrap_or(""),
-        "offset": selector.offset.ms,
+        "offset": written_ms(&selector.offset),
         "matchers": matchers,
         "timestamp": timestamp,
         "startOrEnd": start_or_end,
     });
     if let (Some(range), Some(fields)) = (range, value.as_object_mut()) {
-        fields.insert("range".to_owned(), json!(range.ms));
+        fields.insert("range".to_owned(), json!(written_ms(range)));
     }
     value
 }
@@ -59,9 +64,9 @@ fn subquery(subquery: &Subquery) -> Value {
     json!({
         "type": "subquery",
         "expr": tree(&subquery.expr),
-        "range": subquery.range.ms,
-        "offset": subquery.offset.ms,
-        "step": subquery.step.as_ref().map_or(0, |step| step.ms),
+        "range": written_ms(&subquery.range),
+        "offset": written_ms(&subquery.offset),
+        "step": subquery.step.as_ref().map_or(0, written_ms),
         "timestamp": timestamp,
         "startOrEnd": start_or_end,
     })

@@ -206,7 +206,10 @@ impl AggregateOp {
     }
 
     pub fn takes_parameter(self) -> bool {
-        matches!(self, Self::Topk | Self::Bottomk | Self::CountValues | Self::Quantile | Self::Limitk | Self::LimitRatio)
+        matches!(
+            self,
+            Self::Topk | Self::Bottomk | Self::CountValues | Self::Quantile | Self::Limitk | Self::LimitRatio
+        )
     }
 }
 

@@ -5,9 +5,9 @@ use rustc_hash::FxHashMap;
 use super::ast::{Binary, BinaryOp, Cardinality, Matching};
 use super::engine::QueryError;
 use super::eval::{ABSENT, Column, Eval, Evaluator, Val, is_absent, merge};
-use crate::model::quote::Quoted;
 use crate::model::Labels;
 use crate::model::labels::METRIC_NAME;
+use crate::model::quote::Quoted;
 
 pub(super) fn eval(evaluator: &Evaluator<'_>, binary: &Binary) -> Eval<Val> {
     let left = evaluator.eval(&binary.left)?;
@@ -155,11 +155,8 @@ fn matched(evaluator: &Evaluator<'_>, binary: &Binary, left: &[Column], right: &
     let matching = &binary.matching;
     let swapped = matching.cardinality == Cardinality::OneToMany;
     let (many, one) = if swapped { (right, left) } else { (left, right) };
-    let (fill_many, fill_one) = if swapped {
-        (matching.fill_right, matching.fill_left)
-    } else {
-        (matching.fill_left, matching.fill_right)
-    };
+    let (fill_many, fill_one) =
+        if swapped { (matching.fill_right, matching.fill_left) } else { (matching.fill_left, matching.fill_right) };
     let ones = by_signature(one, matching);
     check_one_side(evaluator, &ones, many, (swapped, fill_many.is_some()))?;
     let steps = evaluator.grid.steps;

@@ -42,9 +42,7 @@ pub(super) fn eval(evaluator: &Evaluator<'_>, call: &Call, span: Span) -> Eval<V
         Body::Date(part) => date(evaluator, call, part),
         Body::Window(apply) => over_range(evaluator, call, windowed(apply, false)),
         Body::WindowKeepingName(apply) => over_range(evaluator, call, windowed(apply, true)),
-        Body::Counter(apply) => {
-            over_range(evaluator, call, Windowed { is_counter: true, ..windowed(apply, false) })
-        }
+        Body::Counter(apply) => over_range(evaluator, call, Windowed { is_counter: true, ..windowed(apply, false) }),
         Body::Checked(apply, check) => {
             over_range(evaluator, call, Windowed { check: Some(check), ..windowed(apply, false) })
         }

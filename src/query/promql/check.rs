@@ -163,7 +163,10 @@ fn check_edges(call: &Call) -> Checked {
         };
         if !allowed.contains(&call.function.name) {
             let names = allowed.join(", ");
-            return fail(arg.span, format!("{word} modifier can only be used with: {names} - not with {}", call.function.name));
+            return fail(
+                arg.span,
+                format!("{word} modifier can only be used with: {names} - not with {}", call.function.name),
+            );
         }
     }
     Ok(())

@@ -349,11 +349,7 @@ fn without_dropped_names(mut columns: Vec<Column>) -> Result<Vec<Column>, QueryE
 }
 
 fn output(value: Value, notes: AllNotes) -> Output {
-    Output {
-        value,
-        warnings: notes.warnings.texts("PromQL warning"),
-        infos: notes.infos.texts("PromQL info"),
-    }
+    Output { value, warnings: notes.warnings.texts("PromQL warning"), infos: notes.infos.texts("PromQL info") }
 }
 
 /// Whether the expression decides the order of its result.

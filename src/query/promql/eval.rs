@@ -7,9 +7,9 @@ use super::engine::{AllNotes, Budget, QueryError};
 use super::source::SeriesSource;
 use super::window::Window;
 use super::{aggregate, binary, calls};
-use crate::model::{Labels, Matcher};
 use crate::model::labels::METRIC_NAME;
 use crate::model::sample::{STALE_NAN, is_stale};
+use crate::model::{Labels, Matcher};
 use crate::store::metrics::{Point, Series};
 
 /// Stands in a column where the series has no value. No evaluation yields it: stale markers are absent.
@@ -407,11 +407,7 @@ impl Evaluator<'_> {
     }
 
     /// Applies a function to every present value and removes the name.
-    pub(super) fn map_values(
-        &self,
-        mut columns: Vec<Column>,
-        apply: impl Fn(usize, f64) -> f64,
-    ) -> Eval<Vec<Column>> {
+    pub(super) fn map_values(&self, mut columns: Vec<Column>, apply: impl Fn(usize, f64) -> f64) -> Eval<Vec<Column>> {
         for column in &mut columns {
             self.remove_name(column);
             for (step, value) in column.values.iter_mut().enumerate() {

@@ -213,10 +213,7 @@ static FUNCTIONS: &[Function] = &[
     math("sin", f64::sin),
     math("sinh", f64::sinh),
     special("sort", &[Vector], Special::Sort { descending: false }),
-    Function {
-        times: None,
-        ..special("sort_by_label", &[Vector, String], Special::SortByLabel { descending: false })
-    },
+    Function { times: None, ..special("sort_by_label", &[Vector, String], Special::SortByLabel { descending: false }) },
     Function {
         times: None,
         ..special("sort_by_label_desc", &[Vector, String], Special::SortByLabel { descending: true })

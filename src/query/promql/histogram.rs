@@ -184,7 +184,7 @@ fn quantile(q: f64, buckets: &mut Vec<Bucket>) -> Found {
 /// The value below which there are `rank` observations.
 fn interpolate(rank: f64, finite: &[Bucket]) -> f64 {
     // As a binary search finds it: counts may be NaN.
-    let at = finite.partition_point(|bucket| !(bucket.count >= rank));
+    let at = finite.partition_point(|bucket| bucket.count.partial_cmp(&rank).is_none_or(std::cmp::Ordering::is_lt));
     let Some(bucket) = finite.get(at) else { return finite.last().map_or(f64::NAN, |bucket| bucket.bound) };
     match at.checked_sub(1).and_then(|before| finite.get(before)) {
         None if bucket.bound <= 0.0 => bucket.bound,

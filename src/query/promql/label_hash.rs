@@ -22,7 +22,11 @@ pub(super) fn label_hash(labels: &Labels) -> u64 {
 /// One byte of length up to 254, else 255 and three bytes.
 fn push(bytes: &mut Vec<u8>, text: &str) {
     let [low, middle, high, ..] = (text.len() as u64).to_le_bytes();
-    if text.len() < 255 { bytes.push(low) } else { bytes.extend([255, low, middle, high]) }
+    if text.len() < 255 {
+        bytes.push(low)
+    } else {
+        bytes.extend([255, low, middle, high])
+    }
     bytes.extend(text.as_bytes());
 }
 

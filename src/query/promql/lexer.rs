@@ -164,10 +164,18 @@ struct Lexer<'a> {
     at: usize,
     parens: usize,
     in_braces: bool,
-    in_brackets: bool,
-    /// Inside brackets, before the first number.
-    before_duration: bool,
+    brackets: Brackets,
     seen_colon: bool,
+}
+
+/// Where the lexer is in square brackets.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Brackets {
+    #[default]
+    Outside,
+    /// Before the first number.
+    BeforeDuration,
+    Inside,
 }
 
 type Lexed = Result<Option<Kind>, String>;
@@ -213,14 +221,14 @@ impl<'a> Lexer<'a> {
         if !self.take_while(is_space).is_empty() {
             return Ok(None);
         }
-        if self.rest().starts_with('#') && !(self.in_brackets && self.before_duration) {
+        if self.rest().starts_with('#') && self.brackets != Brackets::BeforeDuration {
             self.take_while(|c| !matches!(c, '\n' | '\r'));
             return Ok(None);
         }
         if self.in_braces {
             return self.inside_braces();
         }
-        if self.in_brackets && self.before_duration {
+        if self.brackets == Brackets::BeforeDuration {
             return self.before_duration();
         }
         self.statement()
@@ -233,7 +241,7 @@ impl<'a> Lexer<'a> {
             return self.number().map(Some);
         }
         if is_alpha(c) || c == ':' {
-            return if self.in_brackets { self.word_in_brackets(c) } else { Ok(Some(self.word())) };
+            return if self.brackets == Brackets::Inside { self.word_in_brackets(c) } else { Ok(Some(self.word())) };
         }
         self.advance();
         match c {
@@ -256,7 +264,7 @@ impl<'a> Lexer<'a> {
         if self.parens > 0 {
             return Err("unclosed left parenthesis".to_owned());
         }
-        if self.in_brackets {
+        if self.brackets != Brackets::Outside {
             return Err("unclosed left bracket".to_owned());
         }
         Ok(Some(Kind::End))
@@ -291,14 +299,13 @@ impl<'a> Lexer<'a> {
             ')' if self.parens == 0 => return self.error_behind("unexpected right parenthesis ')'"),
             ')' => self.parens -= 1,
             '{' => self.in_braces = true,
-            '[' if self.in_brackets => return Err("unexpected left bracket '['".to_owned()),
+            '[' if self.brackets != Brackets::Outside => return Err("unexpected left bracket '['".to_owned()),
             '[' => {
-                self.in_brackets = true;
-                self.before_duration = true;
+                self.brackets = Brackets::BeforeDuration;
                 self.seen_colon = false;
             }
-            _ if !self.in_brackets => return Err("unexpected right bracket ']'".to_owned()),
-            _ => self.in_brackets = false,
+            _ if self.brackets == Brackets::Outside => return Err("unexpected right bracket ']'".to_owned()),
+            _ => self.brackets = Brackets::Outside,
         }
         Ok(Some(Kind::Mark(c)))
     }
@@ -309,7 +316,9 @@ impl<'a> Lexer<'a> {
             return Err("unexpected end of input in duration expression".to_owned());
         };
         if c.is_ascii_digit() || c == '.' || matches!(c, '(' | ')' | '+' | '-' | '*' | '/' | '%' | '^' | ',' | ']') {
-            self.before_duration = !(c.is_ascii_digit() || c == '.' || c == ']');
+            if c.is_ascii_digit() || c == '.' {
+                self.brackets = Brackets::Inside;
+            }
             return self.statement();
         }
         if c == ':' {
@@ -320,7 +329,7 @@ impl<'a> Lexer<'a> {
         let word = self.take_while(is_alpha);
         match duration_word(word) {
             Some(kind) => {
-                self.before_duration = false;
+                self.brackets = Brackets::Inside;
                 Ok(Some(kind))
             }
             None => {

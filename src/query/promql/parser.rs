@@ -67,9 +67,7 @@ pub fn parse_selector(text: &str) -> Result<Vec<Matcher>, ParseError> {
         {
             Ok(selector.matchers)
         }
-        _ => {
-            Err(ParseError { span: expr.span, message: "expected a vector selector without modifiers".to_owned() })
-        }
+        _ => Err(ParseError { span: expr.span, message: "expected a vector selector without modifiers".to_owned() }),
     }
 }
 
@@ -214,8 +212,7 @@ impl<'a> Parser<'a> {
         if on || self.take_keyword(Keyword::Ignoring) {
             matching.on = on;
             matching.labels = self.label_list()?;
-            let groups =
-                [(Keyword::GroupLeft, Cardinality::ManyToOne), (Keyword::GroupRight, Cardinality::OneToMany)];
+            let groups = [(Keyword::GroupLeft, Cardinality::ManyToOne), (Keyword::GroupRight, Cardinality::OneToMany)];
             if let Some((_, cardinality)) = groups.into_iter().find(|(keyword, _)| self.take_keyword(*keyword)) {
                 matching.cardinality = cardinality;
                 if self.is_mark('(') {
@@ -268,9 +265,13 @@ impl<'a> Parser<'a> {
                     }
                     names.push(name);
                 }
-                Kind::Identifier | Kind::MetricIdentifier | Kind::Aggregator(_) => names.push(text.to_owned()),
-                Kind::Keyword(keyword) if *keyword != Keyword::Without => names.push(text.to_owned()),
-                Kind::Op(BinaryOp::And | BinaryOp::Or | BinaryOp::Unless | BinaryOp::Atan2) => {
+                Kind::Identifier
+                | Kind::MetricIdentifier
+                | Kind::Aggregator(_)
+                | Kind::Keyword(_)
+                | Kind::Op(BinaryOp::And | BinaryOp::Or | BinaryOp::Unless | BinaryOp::Atan2)
+                    if self.peek() != &Kind::Keyword(Keyword::Without) =>
+                {
                     names.push(text.to_owned());
                 }
                 _ => return Err(self.unexpected(CONTEXT, "label")),
@@ -317,8 +318,13 @@ impl<'a> Parser<'a> {
     fn begins_expression(&self) -> bool {
         use Keyword::{Bool, Fill, FillLeft, FillRight, GroupLeft, GroupRight, Ignoring, On};
         match self.peek() {
-            Kind::Identifier | Kind::MetricIdentifier | Kind::Number | Kind::Duration | Kind::String => true,
-            Kind::Aggregator(_) | Kind::Mark('(' | '{') => true,
+            Kind::Identifier
+            | Kind::MetricIdentifier
+            | Kind::Number
+            | Kind::Duration
+            | Kind::String
+            | Kind::Aggregator(_)
+            | Kind::Mark('(' | '{') => true,
             Kind::Op(op) => op.is_set() || matches!(op, BinaryOp::Add | BinaryOp::Sub),
             Kind::Keyword(keyword) => {
                 !matches!(keyword, Bool | Fill | FillLeft | FillRight | GroupLeft | GroupRight | Ignoring | On)
@@ -349,18 +355,19 @@ impl<'a> Parser<'a> {
             }
             Kind::Mark('{') => self.selector(None),
             Kind::Aggregator(op) => {
-                let grouped = self.token(1).is_some_and(|token| {
-                    matches!(token.kind, Kind::Keyword(Keyword::By | Keyword::Without))
-                });
+                let grouped = self
+                    .token(1)
+                    .is_some_and(|token| matches!(token.kind, Kind::Keyword(Keyword::By | Keyword::Without)));
                 if opens || grouped { self.aggregate(op) } else { self.selector(Some(text)) }
             }
             Kind::Keyword(Keyword::StartOfQuery | Keyword::EndOfQuery | Keyword::Step | Keyword::Range) if opens => {
                 self.call(text)
             }
             Kind::Identifier if opens => self.call(text),
-            Kind::Identifier | Kind::MetricIdentifier => self.selector(Some(text)),
-            Kind::Op(BinaryOp::And | BinaryOp::Or | BinaryOp::Unless) => self.selector(Some(text)),
-            Kind::Keyword(
+            Kind::Identifier
+            | Kind::MetricIdentifier
+            | Kind::Op(BinaryOp::And | BinaryOp::Or | BinaryOp::Unless)
+            | Kind::Keyword(
                 Keyword::By
                 | Keyword::Offset
                 | Keyword::Without

@@ -37,6 +37,9 @@ pub(super) fn by_count(
 
 /// Refuses numbers that count nothing.
 pub(super) fn check_counts(k: &[f64]) -> Eval<()> {
+    if k.iter().all(|k| *k < 1.0) {
+        return Ok(());
+    }
     match k.iter().find(|k| !(i64::MIN as f64..=i64::MAX as f64).contains(*k)) {
         Some(k) => Err(QueryError::Execution(format!("Scalar value {} overflows int64", number(*k)))),
         None => Ok(()),

@@ -3,13 +3,13 @@
 use std::fmt;
 
 use super::ast::{
-    Aggregate, At, Binary, Cardinality, Duration, DurationExpr, DurationKind, Edges, Expr, ExprKind, Matching, Selector,
-    Subquery,
+    Aggregate, At, Binary, Cardinality, Duration, DurationExpr, DurationKind, Edges, Expr, ExprKind, Matching,
+    Selector, Subquery,
 };
 use super::format::decimal;
 use super::literal;
 use crate::model::Matcher;
-use crate::model::labels::METRIC_NAME;
+use crate::model::labels::{METRIC_NAME, is_label_name};
 use crate::model::matcher::MatchOp;
 use crate::model::quote::Quoted;
 
@@ -49,12 +49,11 @@ const UNITS: [(&str, u64, bool); 7] = [
 ];
 
 /// A label name as it can stand in a matcher or list: quoted unless it is a plain one.
-fn write_name(f: &mut fmt::Formatter<'_>, name: &str) -> fmt::Result {
-    let plain = |(i, c): (usize, char)| c == '_' || c.is_ascii_alphabetic() || (i > 0 && c.is_ascii_digit());
-    if !name.is_empty() && name.chars().enumerate().all(plain) {
-        f.write_str(name)
-    } else {
-        write!(f, "{}", Quoted(name))
+struct Name<'a>(&'a str);
+
+impl fmt::Display for Name<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if is_label_name(self.0) { f.write_str(self.0) } else { write!(f, "{}", Quoted(self.0)) }
     }
 }
 
@@ -64,7 +63,7 @@ fn write_names(f: &mut fmt::Formatter<'_>, names: &[String]) -> fmt::Result {
         if i > 0 {
             f.write_str(", ")?;
         }
-        write_name(f, name)?;
+        write!(f, "{}", Name(name))?;
     }
     f.write_str(")")
 }
@@ -111,13 +110,10 @@ impl Selector {
         if rest.is_empty() && self.name.is_some() {
             return Ok(());
         }
-        f.write_str("{")?;
-        for (i, matcher) in rest.into_iter().enumerate() {
-            f.write_str(if i > 0 { "," } else { "" })?;
-            write_name(f, &matcher.name)?;
-            write!(f, "{}{}", matcher.op.symbol(), Quoted(&matcher.value))?;
-        }
-        f.write_str("}")
+        let mut texts: Vec<String> =
+            rest.iter().map(|m| format!("{}{}{}", Name(&m.name), m.op.symbol(), Quoted(&m.value))).collect();
+        texts.sort_unstable();
+        write!(f, "{{{}}}", texts.join(","))
     }
 
     fn write_modifiers(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -137,7 +133,11 @@ fn write_modifiers(f: &mut fmt::Formatter<'_>, at: Option<At>, offset: &Duration
 }
 
 fn write_number(f: &mut fmt::Formatter<'_>, value: f64, is_duration: bool) -> fmt::Result {
-    if is_duration { write!(f, "{}", DurationText(literal::seconds_to_ms(value))) } else { f.write_str(&decimal(value)) }
+    if is_duration {
+        write!(f, "{}", DurationText(literal::seconds_to_ms(value)))
+    } else {
+        f.write_str(&decimal(value))
+    }
 }
 
 impl fmt::Display for Expr {

@@ -7,8 +7,7 @@ use crate::query::promql::ast::{
 use crate::query::promql::durations::{QueryTimes, milliseconds};
 use crate::query::promql::lexer::{Keyword, Kind};
 
-const PLACES: &str =
-    "must be preceded by an instant vector selector or range vector selector or a subquery";
+const PLACES: &str = "must be preceded by an instant vector selector or range vector selector or a subquery";
 
 /// Where durations need no query: constants.
 const NO_TIMES: QueryTimes = QueryTimes { step: 0.0, range: 0.0 };
@@ -157,7 +156,8 @@ impl Parser<'_> {
                 _ => {}
             }
             let span = self.since(left.span.start);
-            left = DurationExpr { kind: DurationKind::Binary { op, left: Box::new(left), right: Box::new(right) }, span };
+            left =
+                DurationExpr { kind: DurationKind::Binary { op, left: Box::new(left), right: Box::new(right) }, span };
         }
         Ok(left)
     }
