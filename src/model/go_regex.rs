@@ -112,14 +112,15 @@ impl<'a> Translator<'a> {
                     continue;
                 }
                 '*' | '+' | '?' => before = self.repetition(before, None)?,
-                '{' => match self.counts() {
-                    Some(counts) => before = self.repetition(before, Some(counts))?,
-                    None => {
+                '{' => {
+                    if let Some(counts) = self.counts() {
+                        before = self.repetition(before, Some(counts))?;
+                    } else {
                         self.next();
                         self.out.push_str("\\{");
                         before = Before::Atom(1);
                     }
-                },
+                }
                 '[' => {
                     self.next();
                     self.class(start)?;

@@ -105,11 +105,11 @@ fn generated(dice: &mut Dice) -> Request {
             ["x", "-1", "0", "1.0015", "2023-11-14T22:00:00Z", "2023-11-14T22:00:00.5+01:00", "5m", "1h30m", "0x10"];
         let at = dice.below(request.form.len());
         if request.form[at].0 != "query" {
-            request.form[at].1 = dice.pick(&odd).to_owned();
+            dice.pick(&odd).clone_into(&mut request.form[at].1);
         }
         if dice.chance(30) {
             let name = if dice.chance(50) { "limit" } else { "timeout" };
-            request.form.push((name, dice.pick(&["1", "2", "0", "-1", "x", "1.5", "10s", "1000"]).to_owned()));
+            request.form.push((name, dice.pick(&["1", "2", "-1", "x", "1.5", "10s", "1000"]).to_owned()));
         }
     }
     if dice.chance(8) {
@@ -171,7 +171,10 @@ fn is_known(query: &str, wanted: &Value, got: &Value) -> bool {
     let is_newer = newer("start()") || newer("end()") || newer(">/") || newer("</");
     let text = |body: &Value| body["error"].as_str().unwrap_or_default().to_owned();
     let (wanted_text, got_text) = (text(wanted), text(got));
-    (wanted["errorType"] == "bad_data" && is_newer)
+    // What 3.5 prints here has lost its grouping.
+    let is_lost = query.contains("ignoring()") && wanted["data"].is_string();
+    is_lost
+        || (wanted["errorType"] == "bad_data" && is_newer)
         || (got_text.contains("unexpected character") && got_text.contains(", expected ':'"))
         || wanted_text.starts_with("unexpected result in StepInvariantExpr")
         || wanted_text.starts_with("unexpected number of samples")

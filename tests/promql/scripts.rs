@@ -274,10 +274,7 @@ impl Runner {
 
     fn instant(&self, at_ms: i64, text: &str, expected: &Expected) -> Result<(), String> {
         let result = self.engine.instant_text(&self.source, text, Timestamp::from_millis(at_ms));
-        let output = match expect_failure(result, expected)? {
-            Some(output) => output,
-            None => return Ok(()),
-        };
+        let Some(output) = expect_failure(result, expected)? else { return Ok(()) };
         expected.check_notes(&output)?;
         let mut got = match output.value {
             Value::Scalar { value, .. } => {

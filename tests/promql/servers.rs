@@ -98,7 +98,7 @@ fn client() -> &'static reqwest::Client {
     CLIENT.get_or_init(|| {
         // The first one wins; all are the same.
         drop(rustls::crypto::ring::default_provider().install_default());
-        reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(60)).build().unwrap()
+        reqwest::Client::builder().no_proxy().timeout(Duration::from_mins(1)).build().unwrap()
     })
 }
 

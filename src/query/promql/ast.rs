@@ -17,7 +17,7 @@ impl Span {
     /// The span of a part of `text`.
     pub fn of(text: &str, start: usize, end: usize) -> Self {
         let before = text.as_bytes().get(..start).unwrap_or(text.as_bytes());
-        let breaks = before.iter().filter(|byte| **byte == b'\n').count();
+        let breaks = before.split(|byte| *byte == b'\n').count() - 1;
         let last = before.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
         let small = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
         Self { start, end, line: small(breaks + 1), column: small(before.len() - last + 1) }
@@ -114,6 +114,8 @@ pub struct DurationExpr {
 pub enum DurationKind {
     Literal {
         seconds: f64,
+        /// Whether it was written with a unit.
+        has_unit: bool,
     },
     /// The query's step; 0 in an instant query.
     Step,

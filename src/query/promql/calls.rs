@@ -67,6 +67,7 @@ fn of_query(evaluator: &Evaluator<'_>, number: QueryNumber) -> f64 {
 }
 
 /// A function over the windows of one series.
+#[derive(Clone, Copy)]
 struct Windowed {
     apply: fn(&Window<'_>) -> Option<f64>,
     keeps_name: bool,

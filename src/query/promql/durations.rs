@@ -20,7 +20,7 @@ pub(super) struct QueryTimes {
 impl DurationExpr {
     fn seconds(&self, times: QueryTimes) -> Result<f64, DurationError> {
         Ok(match &self.kind {
-            DurationKind::Literal { seconds } => *seconds,
+            DurationKind::Literal { seconds, .. } => *seconds,
             DurationKind::Step => times.step,
             DurationKind::Range => times.range,
             DurationKind::Negate(expr) => -expr.seconds(times)?,

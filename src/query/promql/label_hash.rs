@@ -23,9 +23,9 @@ pub(super) fn label_hash(labels: &Labels) -> u64 {
 fn push(bytes: &mut Vec<u8>, text: &str) {
     let [low, middle, high, ..] = (text.len() as u64).to_le_bytes();
     if text.len() < 255 {
-        bytes.push(low)
+        bytes.push(low);
     } else {
-        bytes.extend([255, low, middle, high])
+        bytes.extend([255, low, middle, high]);
     }
     bytes.extend(text.as_bytes());
 }

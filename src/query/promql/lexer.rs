@@ -327,16 +327,12 @@ impl<'a> Lexer<'a> {
         }
         let start = self.at;
         let word = self.take_while(is_alpha);
-        match duration_word(word) {
-            Some(kind) => {
-                self.brackets = Brackets::Inside;
-                Ok(Some(kind))
-            }
-            None => {
-                self.at = start + c.len_utf8();
-                Err(format!("unexpected character in duration expression: {}", rune(c)))
-            }
+        if let Some(kind) = duration_word(word) {
+            self.brackets = Brackets::Inside;
+            return Ok(Some(kind));
         }
+        self.at = start + c.len_utf8();
+        Err(format!("unexpected character in duration expression: {}", rune(c)))
     }
 
     fn word_in_brackets(&mut self, c: char) -> Lexed {
@@ -388,10 +384,9 @@ impl<'a> Lexer<'a> {
         self.advance();
         let next = self.peek();
         match c {
-            ',' => Ok(Some(Kind::Mark(c))),
             '"' | '\'' | '`' => self.string(c),
             '=' if self.take(|c| c == '~') => Ok(Some(Kind::EqualRegex)),
-            '=' => Ok(Some(Kind::Mark(c))),
+            ',' | '=' => Ok(Some(Kind::Mark(c))),
             '!' if self.take(|c| c == '~') => Ok(Some(Kind::NotEqualRegex)),
             '!' if self.take(|c| c == '=') => Ok(Some(Kind::Op(BinaryOp::Ne))),
             '!' => Err(format!("unexpected character after '!' inside braces: {}", next_rune(next))),

@@ -63,7 +63,12 @@ fn write_names(f: &mut fmt::Formatter<'_>, names: &[String]) -> fmt::Result {
         if i > 0 {
             f.write_str(", ")?;
         }
-        write!(f, "{}", Name(name))?;
+        // A colon is allowed here without quotes.
+        if is_label_name(&name.replace(':', "_")) {
+            f.write_str(name)?;
+        } else {
+            write!(f, "{}", Quoted(name))?;
+        }
     }
     f.write_str(")")
 }
@@ -71,7 +76,7 @@ fn write_names(f: &mut fmt::Formatter<'_>, names: &[String]) -> fmt::Result {
 impl fmt::Display for DurationExpr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.kind {
-            DurationKind::Literal { seconds } => DurationText(literal::seconds_to_ms(*seconds)).fmt(f),
+            DurationKind::Literal { seconds, has_unit } => write_number(f, *seconds, *has_unit),
             DurationKind::Step => f.write_str("step()"),
             DurationKind::Range => f.write_str("range()"),
             DurationKind::Negate(expr) => write!(f, "-{expr}"),

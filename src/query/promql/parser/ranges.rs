@@ -149,7 +149,7 @@ impl Parser<'_> {
             let next = if op == BinaryOp::Pow { op.precedence() } else { op.precedence() + 1 };
             let right = self.duration_expression(next, "subquery selector", "number or duration")?;
             self.depth -= 1;
-            let is_zero = matches!(right.kind, DurationKind::Literal { seconds } if seconds == 0.0);
+            let is_zero = matches!(right.kind, DurationKind::Literal { seconds, .. } if seconds == 0.0);
             match op {
                 BinaryOp::Div if is_zero => return Err(Self::error_at(op_span, "division by zero")),
                 BinaryOp::Mod if is_zero => return Err(Self::error_at(op_span, "modulo by zero")),
@@ -167,7 +167,10 @@ impl Parser<'_> {
         let start = self.start();
         let is_min_max = |op: &str| matches!(op, "min_of" | "max_of");
         let kind = match *self.peek() {
-            Kind::Number | Kind::Duration => DurationKind::Literal { seconds: self.number()? },
+            Kind::Number | Kind::Duration => {
+                let has_unit = self.peek() == &Kind::Duration;
+                DurationKind::Literal { seconds: self.number()?, has_unit }
+            }
             Kind::Op(BinaryOp::Add) => {
                 self.at += 1;
                 self.duration_expression(UNARY_PRECEDENCE, context, expected)?.kind
@@ -237,7 +240,7 @@ impl Parser<'_> {
 /// A literal's sign belongs to it.
 fn negated(expr: DurationExpr) -> DurationKind {
     match expr.kind {
-        DurationKind::Literal { seconds } => DurationKind::Literal { seconds: -seconds },
+        DurationKind::Literal { seconds, has_unit } => DurationKind::Literal { seconds: -seconds, has_unit },
         _ => DurationKind::Negate(Box::new(expr)),
     }
 }
