@@ -6,6 +6,7 @@
 mod agent;
 mod check;
 mod client;
+mod incidents;
 mod logs;
 mod postmortem;
 mod query;
@@ -53,8 +54,8 @@ enum Command {
     Logs(logs::LogsArgs),
     /// Members, roles, lag, lock, who says what and how old it is
     Status(status::StatusArgs),
-    /// Incidents, or one with its timeline
-    Incidents(status::IncidentsArgs),
+    /// Incidents, or one with its causes and timeline; take it, write a note
+    Incidents(incidents::IncidentsArgs),
     /// Tell what happened from gathered log files, without a server
     Postmortem(postmortem::PostmortemArgs),
     /// Make, list and revoke access tokens
@@ -90,7 +91,7 @@ pub async fn run() -> ExitCode {
         Command::Query(args) => query::run(args, &clock).await,
         Command::Logs(args) => logs::run(args, &clock).await,
         Command::Status(args) => status::status(args, &clock).await,
-        Command::Incidents(args) => status::incidents(args, &clock).await,
+        Command::Incidents(args) => incidents::incidents(args).await,
         Command::Postmortem(args) => postmortem::run(args, &clock).await,
         Command::Token(args) => token::run(args, &clock).await,
         Command::Verify(args) => verify::run(&args),

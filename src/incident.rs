@@ -10,7 +10,8 @@
 //!
 //! It settles when the cluster has been healthy (belief ok, no critical alert) for 30 s without a break. A cluster that
 //! stays merely degraded, such as one whose dead host is never repaired, settles after 10 minutes in which its leader
-//! took writes and nothing that opens an incident went on; what is still wrong then is told by its own alerts.
+//! took writes and nothing that opens an incident went on; what is still wrong then is told by its own alerts. A cluster
+//! of which only alerts are known settles 30 s after the last critical one.
 
 pub mod causes;
 mod correlate;
@@ -180,6 +181,12 @@ impl Correlator {
     pub fn belief(&mut self, cluster: &Cluster, now: Timestamp) -> Option<IncidentChange> {
         let state = self.memory.clusters.entry(cluster.name.clone()).or_default();
         correlate::belief(state, cluster, now, &self.options)
+    }
+
+    /// Takes in that no cluster but these is judged: incidents of others settle when their alerts have ended.
+    pub fn judged(&mut self, judged: &BTreeSet<&str>, now: Timestamp) -> Vec<IncidentChange> {
+        let others = self.memory.clusters.iter_mut().filter(|(name, _)| !judged.contains(name.as_str()));
+        others.filter_map(|(_, state)| correlate::without_belief(state, now, &self.options)).collect()
     }
 
     /// Takes in what people did with an incident; `None` when it is neither open nor may open again.

@@ -89,6 +89,9 @@ fn dcs(state: &ClusterState, now: Timestamp, options: &JudgeOptions, found: &mut
         let seconds = now.since(late.due_at).as_secs();
         found.critical(format!("{} takes writes {seconds} s after it had to demote itself without a DCS", late.member));
     }
+    for alarm in &state.memory.dcs_alarms {
+        found.warning(format!("the DCS has the alarm {alarm}: no failover is possible"));
+    }
     for url in state.memory.dcs_down.iter().filter(|url| state.dcs.peers.contains_key(*url)) {
         found.warning(format!("DCS member {url} is down"));
     }
@@ -147,6 +150,10 @@ fn members(state: &ClusterState, now: Timestamp, options: &JudgeOptions, found: 
         }
         if facts.rest_down {
             found.warning(format!("Patroni of {name} does not answer"));
+        }
+        if facts.postgres_hung {
+            let text = format!("PostgreSQL of {name} takes no new sessions");
+            if state.memory.leader.as_ref() == Some(name) { found.critical(text) } else { found.warning(text) }
         }
         if facts.postgres_down {
             found.warning(format!("PostgreSQL of {name} does not answer"));

@@ -116,6 +116,8 @@ pub(super) struct MemberState {
     /// Since when lag is over (or, once high, under) its threshold.
     pub(super) lag_turn_since: Option<Timestamp>,
     pub(super) interrupted: Option<Interruption>,
+    /// Attempts at a new session that got no answer, in a row.
+    pub(super) new_sessions_failed: u32,
     pub(super) skew: Skew,
     /// When its PostgreSQL last said anything definite, by any source.
     pub(super) stated_at: Option<Timestamp>,

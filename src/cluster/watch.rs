@@ -10,7 +10,7 @@ use crate::cluster::reach;
 use crate::cluster::state::{ClusterState, Drafts};
 use crate::model::cluster::LostReason;
 use crate::model::leadership::{CauseClass, LeaderPair};
-use crate::model::observation::{FailureKind, LeaseStatus, MemberAddress};
+use crate::model::observation::{Failure, FailureKind, LeaseStatus, MemberAddress};
 use crate::model::{EventSeverity, Timestamp};
 
 /// A silent member is told this much later when agents work: their next report says more.
@@ -166,6 +166,34 @@ fn interruption_ended(state: &mut ClusterState, name: &str, now: Timestamp, out:
     let draft = draft.field("seconds", format!("{seconds:.3}")).field("since", before.since);
     let draft = draft.field("crashed", crashed_word).field_if("cause_class", pair.class().map(CauseClass::as_str));
     out.push(draft.field_if("old_timeline", before.timeline).field_if("new_timeline", now_on));
+}
+
+/// So many attempts at a new session in a row must fail: one may fall into a busy moment.
+const NEW_SESSIONS_FAILED_MIN: u32 = 2;
+
+/// Whether a new session was taken while one goes on. Refusals are told by what they say elsewhere; this is about silence.
+pub(super) fn new_session(
+    state: &mut ClusterState,
+    name: &str,
+    failure: Option<&Failure>,
+    at: Timestamp,
+    out: &mut Drafts,
+) {
+    let silent = failure.filter(|failure| failure.kind == FailureKind::Timeout);
+    let leads = state.memory.leader.as_deref() == Some(name);
+    let Some(member) = state.members.get_mut(name) else { return };
+    member.new_sessions_failed = silent.map_or(0, |_| member.new_sessions_failed.saturating_add(1));
+    let failed = member.new_sessions_failed;
+    let hung = &mut state.member_memory(name).postgres_hung;
+    if failed >= NEW_SESSIONS_FAILED_MIN && !std::mem::replace(hung, true) {
+        let severity = if leads { EventSeverity::Critical } else { EventSeverity::Warning };
+        let text = format!("PostgreSQL of {name} takes no new sessions; those that are open go on");
+        let draft = Draft::new("postgres_hung", severity, at).by("sql").member(name).text(text);
+        out.push(draft.field("leader", leads).field_if("error", failure.map(|failure| &failure.error)));
+    } else if failed == 0 && std::mem::take(hung) {
+        let text = format!("PostgreSQL of {name} takes new sessions again");
+        out.push(Draft::info("postgres_hung_ended", at).by("sql").member(name).text(text));
+    }
 }
 
 pub(super) fn pending_restart(state: &mut ClusterState, name: &str, pending: bool, at: Timestamp, out: &mut Drafts) {

@@ -40,6 +40,8 @@ fn meaning(event: &Event) -> Meaning {
         "dcs_quorum_restored" => Meaning::Ends("dcs_quorum"),
         "replica_broken" => Meaning::Opens("replica_broken"),
         "replica_recovered" => Meaning::Ends("replica_broken"),
+        "postgres_hung" if event.severity == EventSeverity::Critical => Meaning::Opens("postgres_hung"),
+        "postgres_hung_ended" => Meaning::Ends("postgres_hung"),
         // A restart in order is a notice.
         "primary_interrupted" | "primary_restarted_in_place" | "primary_promoted_again"
             if event.severity >= EventSeverity::Warning =>
@@ -402,6 +404,22 @@ pub(super) fn belief(
     if !settled {
         return changed.then(|| IncidentChange { kind: IncidentChangeKind::Updated, incident: incident.clone() });
     }
+    settle(state, now)
+}
+
+/// The cluster is not judged: nothing but alerts is known about it, and their end is the end.
+pub(super) fn without_belief(
+    state: &mut ClusterIncidents,
+    now: Timestamp,
+    options: &CorrelatorOptions,
+) -> Option<IncidentChange> {
+    let quiet = state.critical_alerts.is_empty();
+    state.healthy_since = quiet.then(|| state.healthy_since.unwrap_or(now));
+    let settled = state.healthy_since.is_some_and(|since| now.since(since) >= options.settle_after);
+    if settled { settle(state, now) } else { None }
+}
+
+fn settle(state: &mut ClusterIncidents, now: Timestamp) -> Option<IncidentChange> {
     let mut incident = state.open.take()?;
     incident.state = IncidentState::Settled;
     incident.settled_at = Some(now);

@@ -445,6 +445,10 @@ impl Style {
         if self.colours { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
     }
 
+    pub fn bold(self, text: &str) -> String {
+        self.paint("1", text)
+    }
+
     fn severity(self, word: &str, text: &str) -> String {
         let code = match word {
             "critical" => "1;31",
@@ -467,7 +471,7 @@ pub fn text(account: &Account, style: Style) -> String {
     let incident = &account.incident;
     let mut out = String::new();
     let word = incident.severity.as_str();
-    let head = format!("{}  {}", style.severity(word, &word.to_uppercase()), style.paint("1", &plain(&incident.title)));
+    let head = format!("{}  {}", style.severity(word, &word.to_uppercase()), style.bold(&plain(&incident.title)));
     line(&mut out, &head);
     let until = incident
         .settled_at
@@ -482,7 +486,7 @@ pub fn text(account: &Account, style: Style) -> String {
     for note in &incident.handling.notes {
         line(&mut out, &format!("  note {} {}: {}", note.at.to_rfc3339_millis(), plain(&note.by), plain(&note.text)));
     }
-    line(&mut out, &format!("\n  {} {}", style.paint("1", "verdict"), plain(&verdict(incident))));
+    line(&mut out, &format!("\n  {} {}", style.bold("verdict"), plain(&verdict(incident))));
     for (place, cause) in (1..).zip(&incident.causes) {
         text_of_cause(&mut out, place, cause, style);
     }
@@ -490,15 +494,15 @@ pub fn text(account: &Account, style: Style) -> String {
         line(&mut out, &format!("  not seen   {}", plain(missing)));
     }
     let start = incident.phases.first().map_or(incident.opened_at, |phase| phase.at);
-    line(&mut out, &format!("\n  {}", style.paint("1", "phases")));
+    line(&mut out, &format!("\n  {}", style.bold("phases")));
     for phase in &incident.phases {
         line(&mut out, &format!("  {}  {:<20} {}", after(start, phase.at), phase.name.words(), clock(phase.at)));
     }
-    line(&mut out, &format!("\n  {}", style.paint("1", "impact")));
+    line(&mut out, &format!("\n  {}", style.bold("impact")));
     for impact in incident.impact.lines() {
         line(&mut out, &format!("  {impact}"));
     }
-    line(&mut out, &format!("\n  {}", style.paint("1", "members")));
+    line(&mut out, &format!("\n  {}", style.bold("members")));
     for lane in &account.lanes {
         let states = lane.states.iter().map(|change| format!("{} {}", clock(change.from), change.state.as_str()));
         line(&mut out, &format!("  {:<12} {}", plain(&lane.member), states.collect::<Vec<_>>().join(" → ")));
@@ -507,7 +511,7 @@ pub fn text(account: &Account, style: Style) -> String {
         &mut out,
         &format!(
             "\n  {} (UTC; ± how far the host's clock may be off; * proves the first cause)",
-            style.paint("1", "timeline")
+            style.bold("timeline")
         ),
     );
     for one in &account.timeline {
@@ -525,7 +529,7 @@ fn text_of_cause(out: &mut String, place: usize, cause: &Cause, style: Style) {
     let symptom =
         cause.symptom_of.as_ref().map_or_else(String::new, |root| format!(", brought about by {}", plain(root)));
     let head = format!("{place}. {} ({}, {:.2}{symptom})", plain(&cause.title), cause.confidence.as_str(), cause.score);
-    line(out, &format!("  {}", style.paint("1", &head)));
+    line(out, &format!("  {}", style.bold(&head)));
     let mut last = "";
     for proof in &cause.evidence {
         if proof.sign != last {

@@ -73,13 +73,15 @@ pub(super) fn since(event: &Event) -> Option<Timestamp> {
 
 /// Conditions that may be the sign of what opens an incident, with what ends them. What is over by its nature (a restart
 /// in place, a failed switchover) is no sign of what comes later.
-const CONDITIONS: [(&str, &[&str]); 12] = [
+const CONDITIONS: [(&str, &[&str]); 14] = [
     ("rest_down", &["rest_up"]),
     ("postgres_down", &["postgres_up"]),
     ("member_lost", &["member_returned"]),
     ("primary_not_writable", &["primary_interrupted", "primary_restarted_in_place", "primary_promoted_again"]),
+    ("postgres_hung", &["postgres_hung_ended"]),
     ("client_writes_failed", &["client_writes_resumed"]),
     ("lease_not_renewed", &["lease_renewed"]),
+    ("dcs_alarm", &["dcs_alarm_ended"]),
     ("dcs_member_down", &["dcs_member_up"]),
     ("dcs_blind", &["dcs_visible"]),
     ("lag_high", &["lag_normal"]),

@@ -190,6 +190,7 @@ fn what_opens_and_what_only_joins() {
         ("split_brain_confirmed", true),
         ("dcs_quorum_lost", true),
         ("replica_broken", true),
+        ("postgres_hung", false),
         ("primary_interrupted", true),
         ("primary_restarted_in_place", true),
         ("primary_promoted_again", true),
@@ -450,6 +451,30 @@ fn an_incident_that_rests_on_an_alert_alone_comes_back_with_that_alert_only() {
     story.believe(2..40, &belief(Health::Ok, Some("n1")));
     story.event(event(50, "leader_lost", "n1", &[]));
     assert!(!story.kinds().contains(&IncidentChangeKind::Reopened), "the HA cluster's trouble is another");
+}
+
+#[test]
+fn a_cluster_that_nobody_judges_settles_with_its_alerts() {
+    let mut story = Story::new();
+    story.alert(1, "NoLeader", EventSeverity::Critical, true);
+    let tick = |story: &mut Story, seconds: std::ops::Range<u64>| {
+        for second in seconds {
+            story.changes.extend(story.correlator.judged(&BTreeSet::from(["another"]), at(second)));
+        }
+    };
+    tick(&mut story, 1..100);
+    assert_eq!(story.kinds(), [IncidentChangeKind::Opened]);
+    story.alert(100, "NoLeader", EventSeverity::Critical, false);
+    tick(&mut story, 100..120);
+    story.alert(120, "NoLeader", EventSeverity::Critical, true);
+    tick(&mut story, 120..121);
+    story.alert(121, "NoLeader", EventSeverity::Critical, false);
+    tick(&mut story, 121..151);
+    assert_eq!(story.kinds(), [IncidentChangeKind::Opened], "quiet for less than the settling time");
+    tick(&mut story, 151..160);
+    assert_eq!(story.kinds(), [IncidentChangeKind::Opened, IncidentChangeKind::Settled]);
+    story.changes.extend(story.correlator.judged(&BTreeSet::from(["demo"]), at(500)));
+    assert_eq!(story.changes.last().unwrap().incident.settled_at, Some(at(151)));
 }
 
 #[test]

@@ -130,6 +130,12 @@ impl Incident {
         back.and_then(|index| self.events.get(index + 1..)).unwrap_or(&self.events)
     }
 
+    /// When it had settled before it came back the last time.
+    pub fn settled_before(&self) -> Option<Timestamp> {
+        let back = self.events.iter().rfind(|event| event.event == INCIDENT_REOPENED)?;
+        Timestamp::parse_rfc3339(back.fields.get("settled_at")?).ok()
+    }
+
     /// Opens it again: nobody has taken this, and nothing is concluded about it yet.
     pub fn reopen(&mut self, at: Timestamp) {
         self.settled_at = None;

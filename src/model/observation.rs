@@ -62,6 +62,8 @@ pub enum Claim {
     Clock(ClockOffset),
     /// Which ports of the members the host of an agent can reach.
     Reach(Vec<PortProbe>),
+    /// Whether PostgreSQL takes a new session beside one that goes on; what failed if not.
+    NewSession(Option<Failure>),
     /// A transaction was committed.
     Written,
     /// The attempt failed.

@@ -29,6 +29,8 @@ const OLD_EVERY: Duration = Duration::from_secs(30);
 const PAUSE_PER_LOOK: u32 = 20;
 /// Later evidence belongs to what came of it, not to its cause.
 const LOOK_AHEAD: Duration = Duration::from_mins(30);
+/// A cluster is well for at least this long before an incident counts as settled.
+const SETTLED_AFTER: Duration = Duration::from_secs(30);
 /// Verdicts that may wait for the judge's task.
 pub(super) const VERDICTS_MAX: usize = 64;
 
@@ -66,7 +68,8 @@ pub(super) fn start(
                 }
                 let asked_at = Instant::now();
                 let (catalogue, stores, one) = (Arc::clone(&catalogue), stores.clone(), incident.clone());
-                let explained = blocking(move || explain(&catalogue, &stores, &one, now)).await;
+                let calm_since = calm_since(incident, &current);
+                let explained = blocking(move || explain(&catalogue, &stores, (&one, calm_since), now)).await;
                 *due = Instant::now() + pause(incident, now).max(asked_at.elapsed() * PAUSE_PER_LOOK);
                 match explained {
                     Ok(verdict) if incident.concluded().as_ref() != Some(&verdict) => {
@@ -90,7 +93,20 @@ fn pause(incident: &Incident, now: Timestamp) -> Duration {
     if now.since(since) < YOUNG { YOUNG_EVERY } else { OLD_EVERY }
 }
 
-fn explain(catalogue: &Catalogue, stores: &Stores, incident: &Incident, now: Timestamp) -> Result<Verdict, CauseError> {
+/// When the trouble before this was over: another incident of the cluster, or this one before it came back.
+fn calm_since(incident: &Incident, all: &[Incident]) -> Option<Timestamp> {
+    let opened_at = incident.last_opened_at();
+    let others = all.iter().filter(|other| other.cluster == incident.cluster && other.id != incident.id);
+    let ended = others.filter_map(|other| other.settled_at).chain(incident.settled_before());
+    ended.filter(|at| *at <= opened_at).max().map(|at| at - SETTLED_AFTER)
+}
+
+fn explain(
+    catalogue: &Catalogue,
+    stores: &Stores,
+    (incident, calm_since): (&Incident, Option<Timestamp>),
+    now: Timestamp,
+) -> Result<Verdict, CauseError> {
     let opened_at = incident.last_opened_at();
     let alerts: Vec<IncidentAlert> =
         incident.alerts.iter().filter(|alert| alert.resolved_at.is_none_or(|at| at >= opened_at)).cloned().collect();
@@ -99,6 +115,7 @@ fn explain(catalogue: &Catalogue, stores: &Stores, incident: &Incident, now: Tim
         opened_at: Some(opened_at),
         start: opened_at - LOOK_BACK_MAX,
         end: (opened_at + LOOK_AHEAD).min(now),
+        calm_since,
         events: incident.current_events(),
         alerts: &alerts,
     };

@@ -205,7 +205,9 @@ impl Court {
         let events = self.judge.tick(now);
         self.publish(events);
         let clusters = self.judge.clusters(now);
-        let changes = clusters.iter().filter_map(|cluster| self.correlator.belief(cluster, now)).collect();
+        let judged = clusters.iter().map(|cluster| cluster.name.as_str()).collect();
+        let mut changes = self.correlator.judged(&judged, now);
+        changes.extend(clusters.iter().filter_map(|cluster| self.correlator.belief(cluster, now)));
         self.keep(changes);
         for cluster in &clusters {
             self.wiring.fast_probe.set(&cluster.name, self.judge.wants_fast_probe(&cluster.name, now));

@@ -477,6 +477,8 @@ fn fault_10_a_switchover_is_one_planned_change_and_no_incident() {
     assert_eq!(event.fields["planned"], "true");
     assert_eq!((event.fields["old_leader"].as_str(), event.fields["new_leader"].as_str()), ("n2", "n1"));
     assert!(replay.loudest() <= EventSeverity::Notice, "{}", replay.script());
+    let notices = replay.events.iter().filter(|event| event.severity == EventSeverity::Notice);
+    assert_eq!(notices.map(|event| event.event.as_str()).collect::<Vec<_>>(), ["leader_changed"]);
     for event in ["leader_lost", "switchover_failed", "postgres_down", "member_lost"] {
         replay.none(event);
     }

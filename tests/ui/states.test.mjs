@@ -70,6 +70,9 @@ test('who would take over, with what loss, and what stands in the way of the oth
   const page = await world.page();
   await page.open('/c/billing');
   assert.match(await page.getByRole('region', { name: 'If the leader failed now' }).innerText(), /pg3 would take over[\s\S]*would be lost[\s\S]*risky: its WAL receiver is waiting[\s\S]*pg2[\s\S]*may not: lags/);
+  // Its open incident is one click away.
+  const incident = page.getByRole('link', { name: /Open incident pg2 does not replicate/ });
+  assert.match(await incident.innerText(), /A long query on pg2 holds up replay \(medium confidence\)/);
   // A clock that is off is said with its error.
   await page.getByRole('region', { name: 'Members' }).getByText('clock 3.2 s ahead ± 40 ms').waitFor();
   await page.open('/c/crm');

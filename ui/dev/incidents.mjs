@@ -89,7 +89,7 @@ export class Incidents {
     return {
       window: { before: iso(start - 60 * M), start: iso(start), end: iso(end) }, lines: 48_123,
       new: none ? [] : [p('pg3', 'pgbouncer', '<_>: orders/app@<_> pooler error: server login has been failing, cached error: connect failed', 0, 138), p('pg1', 'postgresql', 'PANIC:  could not write to file <_>: No space left on device', 0, 4), p('pg2', 'patroni', 'promoted self to leader by acquiring session lock', 0, 1)],
-      vanished: none ? [] : [p('pg1', 'patroni', 'no action. I am (pg1), the leader with the lock', 360, 1)],
+      vanished: none ? [] : [{ ...p('pg1', 'patroni', 'no action. I am (pg1), the leader with the lock', 360, 1), silent: { from: iso(start + 50 * S), to: null } }],
       changed: none ? [] : [p('pg2', 'etcd', 'apply request took too long  took=<_>  expected-duration=<_>', 14, 61)],
       without_baseline: none ? [] : [{ source: 'haproxy', member: 'proxy1' }], left_out: 0, partial: none ? 'stopped after 2 s: the time before is read back to 07:41:12Z only' : null,
     };

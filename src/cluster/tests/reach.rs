@@ -67,6 +67,21 @@ fn a_lost_member_is_down_or_it_is_us_who_are_cut_off() {
 }
 
 #[test]
+fn a_primary_that_only_we_cannot_see_is_not_counted_out() {
+    let writers = |script: &Script| {
+        let samples = script.judge.samples(script.now);
+        let found = samples.iter().find(|sample| sample.labels.metric_name() == "daraji_cluster_writable_members");
+        found.map(|sample| sample.value)
+    };
+    for (fails, expected) in [(&[][..], None), (&[("n1", FailureKind::Unreachable)], Some(0.0))] {
+        let mut script = settled();
+        script.lose_host("n1");
+        run_with_reports(&mut script, 14, &["n2", "n3"], fails);
+        assert_eq!(writers(&script), expected);
+    }
+}
+
+#[test]
 fn a_report_from_before_the_silence_is_no_evidence() {
     let mut script = settled();
     report(&mut script, "n1", &[]);

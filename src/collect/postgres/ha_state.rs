@@ -6,12 +6,13 @@
 use std::time::Duration;
 
 use serde_json::Value;
+use tokio::time::timeout;
 use tokio_postgres::Statement;
 
 use crate::collect::config::{Address, PostgresConfig};
 use crate::collect::poll::{CollectError, Collector, Found, Said};
 use crate::collect::postgres::session::{Session, Setup};
-use crate::model::observation::{Claim, FailureKind, PostgresStatus, Slot, WalReceiver, WalSender};
+use crate::model::observation::{Claim, Failure, FailureKind, PostgresStatus, Slot, WalReceiver, WalSender};
 use crate::model::{Lsn, Timestamp};
 use crate::platform::clock::Clock;
 use crate::platform::tasks::TaskGroup;
@@ -20,6 +21,9 @@ use crate::platform::tasks::TaskGroup;
 pub(crate) const INTERVAL: Duration = Duration::from_secs(2);
 /// From connecting to the last byte.
 pub(crate) const DEADLINE: Duration = Duration::from_millis(2500);
+/// How often a new session replaces the one in use: a postmaster that hangs is only seen by who comes anew.
+const RENEW_EVERY: Duration = Duration::from_secs(30);
+const NEW_SESSION_WITHIN: Duration = Duration::from_secs(2);
 /// Rows of senders and slots that are kept.
 const ROWS_MAX: usize = 256;
 
@@ -95,6 +99,24 @@ impl Collector for HaStateCollector {
         });
         self.open = Some(open);
         Ok(Found { claims: vec![Said { claim: Claim::Postgres(status), between }], problem, ..Found::default() })
+    }
+
+    async fn collect_more(&mut self, _at: Timestamp) -> Found {
+        if self.open.as_ref().is_none_or(|open| open.session.age() < RENEW_EVERY) {
+            return Found::default();
+        }
+        let opened = timeout(NEW_SESSION_WITHIN, self.open()).await.unwrap_or_else(|_elapsed| {
+            let text = format!("no new session within {} s", NEW_SESSION_WITHIN.as_secs());
+            Err(CollectError::new(FailureKind::Timeout, text))
+        });
+        let failure = match opened {
+            Ok(open) => {
+                self.open = Some(open);
+                None
+            }
+            Err(error) => Some(Failure { kind: error.kind, error: error.error }),
+        };
+        Found { claims: vec![Claim::NewSession(failure).into()], ..Found::default() }
     }
 }
 

@@ -97,6 +97,11 @@ impl Session {
         failure(error, &self.login)
     }
 
+    /// How long ago it was opened.
+    pub(crate) fn age(&self) -> Duration {
+        self.opened_at.elapsed()
+    }
+
     /// Whether it may be used for another round, which begins with this.
     pub(crate) fn usable(&self) -> bool {
         self.allowance.renew();

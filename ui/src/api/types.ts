@@ -248,6 +248,8 @@ export interface Incident {
   events?: Event[];
   events_left_out?: number;
   alerts?: { name: string; severity: Severity; firing_since: string; resolved_at: string | null }[];
+  /** The alert that opened it, when no event did. */
+  opener?: string | null;
   acknowledged_at?: string | null;
   acknowledged_by?: string | null;
   /** Oldest first. */
@@ -281,6 +283,8 @@ export interface LogPattern {
   lines_during: number;
   first_seen: string;
   last_seen: string;
+  /** Of the vanished ones the longest silence; `to` is null when it goes on to the window's end. */
+  silent?: { from: string; to: string | null } | null;
   query: string;
 }
 
@@ -320,6 +324,8 @@ export interface Notification {
   target: string | null;
   subject: string | null;
   cluster: string | null;
+  /** The incident that it tells of. */
+  incident?: string | null;
   state: Delivery;
   attempts: number;
   next_attempt_at: string | null;

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import type { Cause, Cluster, Event, Evidence, Incident, LogLine, PhaseName } from '../api/types';
-import { absence, byUrgency, bySign, costs, isFailover, lasted, patternPieces, proofOf, rounds, since, startOf, steps, story, stretches, unseen, windowOf } from './incident';
+import { absence, byUrgency, bySign, causeLine, costs, isFailover, lasted, patternPieces, proofOf, rounds, since, startOf, steps, story, stretches, unseen, windowOf } from './incident';
 
 const T = Date.UTC(2026, 0, 1, 12);
 const at = (seconds: number) => new Date(T + seconds * 1000).toISOString();
@@ -16,9 +16,17 @@ describe('the time of an incident', () => {
   it('begins with the first sign, and goes on while it is open', () => {
     const i = incident({ phases: phases(['trigger', -20], ['detected', 0]) });
     expect(startOf(i)).toBe(T - 20_000);
-    expect(windowOf(i)).toEqual({ from: T - 80_000, to: null });
-    expect(windowOf({ ...i, state: 'settled', settled_at: at(100) }).to).toBe(T + 160_000);
+    expect(windowOf(i, T + 60_000)).toEqual({ from: T - 80_000, to: null });
+    expect(windowOf({ ...i, state: 'settled', settled_at: at(100) }, T + 999_000_000).to).toBe(T + 160_000);
     expect(startOf(incident())).toBe(T);
+  });
+  it('is shown as far as something happened when nothing has for long', () => {
+    const i = incident({ phases: phases(['trigger', 0], ['detected', 1]), events: [event('a', 60)] });
+    expect(windowOf(i, T + 20 * 60_000).to).toBe(null);
+    expect(windowOf(i, T + 2 * 86_400_000).to).toBe(T + 60_000 + 600_000);
+    // A long one stays whole for longer.
+    const long = { ...i, events: [event('a', 0), event('b', 4 * 3600)] };
+    expect(windowOf(long, T + 10 * 3_600_000).to).toBe(null);
   });
   it('lasts until it settled, or until now', () => {
     expect(lasted(incident(), T + 5000)).toBe(5);
@@ -76,7 +84,8 @@ describe('impact', () => {
   }) as unknown as Cluster;
   const cost = (i: Incident, c: Cluster | null = null) => costs(i, c, T + 41_000).map((x) => `${x.value}${x.note ? ` (${x.note})` : ''} ${x.tone}`);
   it('says what was not measured', () => {
-    expect(cost(incident())).toEqual(['not measured unknown', 'not measured unknown', 'none seen ok']);
+    expect(cost(incident())).toEqual(['not measured unknown', 'not measured unknown', 'not measured unknown']);
+    expect(cost(incident(), cluster([true, false]))[2]).toBe('none seen ok');
   });
   it('says what was, with its error', () => {
     const impact = { write_outage_seconds: 24.6, write_outage_error_seconds: 0.4, split_brain_seconds: 12, lost_wal: '0/1..0/9', lost_wal_bytes: 8 };
@@ -96,13 +105,16 @@ describe('impact', () => {
     expect(cost(incident({ state: 'settled' }), cluster([false, false]))[0]).toBe('not measured unknown');
     expect(cost(incident(), cluster([true, false]))[0]).toBe('not measured unknown');
   });
+  it('expects no writes of a standby cluster', () => {
+    expect(cost(incident(), { ...cluster([false, false]), standby_of: 'db:5432' })[0]).toBe('not applicable (a standby cluster takes no writes) unknown');
+  });
   it('knows that a split brain goes on, was possible, or has an end that nobody saw', () => {
     const confirmed = event('split_brain_confirmed', 1, { members: 'pg1,pg2' }, null);
     expect(cost(incident({ events: [confirmed] }))[2]).toBe('still going on (pg1 and pg2, for 40 s) critical');
     expect(cost(incident({ events: [confirmed], state: 'settled' }))[2]).toBe('not measured (its end was not seen) unknown');
     expect(cost(incident({ events: [confirmed, event('split_brain_ended', 9)], impact: { split_brain_seconds: 8 } }))[2]).toBe('8 s (two members took writes) critical');
     expect(cost(incident(), cluster([true, null], { state: 'possible', grade: null, members: ['pg1', 'pg2'], since: at(0) }))[2]).toBe('possible (pg1 and pg2: cannot be excluded) warning');
-    expect(cost(incident({ events: [event('split_brain_possible', 1)] }))[2]).toBe('none seen (it was possible, and never confirmed) unknown');
+    expect(cost(incident({ events: [event('split_brain_possible', 1)], state: 'settled' }))[2]).toBe('none seen (it was possible, and never confirmed) unknown');
   });
   it('does not call safe what cannot be seen', () => {
     expect(cost(incident(), cluster([true, null]))[2]).toBe('none seen (pg2 cannot be seen) unknown');
@@ -166,6 +178,15 @@ describe('the story', () => {
 it('lists what nobody has taken first, then the newest', () => {
   const i = (id: string, state: Incident['state'], s: number) => incident({ id, state, opened_at: at(s) });
   expect([i('old', 'open', 0), i('over', 'settled', 50), i('taken', 'acknowledged', 40), i('new', 'open', 9)].sort(byUrgency).map((x) => x.id)).toEqual(['new', 'old', 'taken', 'over']);
+});
+
+it.each<[Partial<Incident>, string]>([
+  [{ causes: [] }, 'cause not known yet'],
+  [{ causes: [], verdict: 'Not enough evidence' }, 'Not enough evidence'],
+  [{ causes: [{ title: 'disk full', confidence: 'high' } as Cause] }, 'disk full (high confidence)'],
+  [{ causes: [{ title: 'disk full', confidence: 'low' } as Cause] }, 'no cause is proven; perhaps: disk full'],
+])('%o in one line', (over, text) => {
+  expect(causeLine(incident(over))).toBe(text);
 });
 
 it('takes a masked line apart at its variables', () => {

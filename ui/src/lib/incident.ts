@@ -11,9 +11,16 @@ export const startOf = (i: Incident): number => Math.min(ms(i.opened_at), ...(i.
 /** Shown before the first sign and after the end, so that both can be seen to have been different. */
 const MARGIN_MS = 60_000;
 
+/** An open incident in which nothing has happened for so long is shown as far as something did: else its hours hide its seconds. */
+const QUIET_MS = 30 * 60_000;
+
 /** The time range that shows the whole incident. `to` is null while it goes on. */
-export function windowOf(i: Incident): { from: number; to: number | null } {
-  return { from: startOf(i) - MARGIN_MS, to: i.settled_at ? ms(i.settled_at) + MARGIN_MS : null };
+export function windowOf(i: Incident, now: number): { from: number; to: number | null } {
+  const from = startOf(i) - MARGIN_MS;
+  if (i.settled_at) return { from, to: ms(i.settled_at) + MARGIN_MS };
+  const last = Math.max(ms(i.opened_at), ...(i.phases ?? []).map((p) => ms(p.at)), ...(i.events ?? []).map((e) => ms(e.time)));
+  const quiet = now - last > Math.max(QUIET_MS, 3 * (last - from));
+  return { from, to: quiet ? last + QUIET_MS / 3 : null };
 }
 
 // --- Phases ---
@@ -126,8 +133,9 @@ function writes(i: Incident, cluster: Cluster | null): Cost {
   const seconds = i.impact?.write_outage_seconds ?? null;
   const error = i.impact?.write_outage_error_seconds ?? null;
   const label = 'Writes were out';
+  if (seconds === null && cluster?.standby_of) return { label, value: 'not applicable', note: 'a standby cluster takes no writes', tone: 'unknown' };
   // Members that nobody hears may take writes: then it is not known, rather than going on.
-  const nobody = cluster !== null && cluster.writable.length === 0 && cluster.members.some((m) => m.writable === false);
+  const nobody = cluster !== null && !cluster.standby_of && cluster.writable.length === 0 && cluster.members.some((m) => m.writable === false);
   if (i.state !== 'settled' && nobody) {
     const unheard = cluster.members.filter((m) => m.writable === null).map((m) => m.name);
     const note = unheard.length ? `no member is seen to take writes; ${unheard.join(' and ')} cannot be seen` : 'no member takes writes';
@@ -169,6 +177,8 @@ function splitBrain(i: Incident, cluster: Cluster | null, now: number): Cost {
   if (seconds !== null) return { label, value: span(seconds), note: 'two members took writes', tone: 'critical' };
   if (live?.state === 'possible') return { label, value: 'possible', note: `${live.members.join(' and ')}: cannot be excluded`, tone: 'warning' };
   if (told.some((e) => e.event === 'split_brain_confirmed')) return { label, value: 'not measured', note: 'its end was not seen', tone: 'unknown' };
+  // Nobody asks the members of a cluster that is not watched.
+  if (i.state !== 'settled' && cluster === null) return { label, value: 'not measured', note: '', tone: 'unknown' };
   const dark = i.state === 'settled' ? [] : (cluster?.members ?? []).filter((m) => m.writable === null).map((m) => m.name);
   const note = has(i, 'split_brain_possible') ? 'it was possible, and never confirmed' : dark.length ? `${dark.join(' and ')} cannot be seen` : '';
   return { label, value: 'none seen', note, tone: note ? 'unknown' : 'ok' };
@@ -298,6 +308,13 @@ export const byUrgency = (a: Incident, b: Incident): number => STATE_ORDER[a.sta
 
 /** How long it has gone on, or went on, in seconds. */
 export const lasted = (i: Incident, now: number): number => Math.max(0, (i.settled_at ? ms(i.settled_at) : now) - ms(i.opened_at)) / 1000;
+
+/** The likeliest cause in one line; a guess is told as one. */
+export function causeLine(i: Pick<Incident, 'causes' | 'verdict'>): string {
+  const first = i.causes[0];
+  if (!first) return i.verdict ?? 'cause not known yet';
+  return first.confidence === 'low' ? `no cause is proven; perhaps: ${first.title}` : `${first.title} (${first.confidence} confidence)`;
+}
 
 /** A masked log line in pieces: every other one stands for a variable. */
 export const patternPieces = (pattern: string): string[] => pattern.split('<_>');
