@@ -173,7 +173,10 @@ fn is_known(query: &str, wanted: &Value, got: &Value) -> bool {
     let (wanted_text, got_text) = (text(wanted), text(got));
     // What 3.5 prints here has lost its grouping.
     let is_lost = query.contains("ignoring()") && wanted["data"].is_string();
+    // It knows no fraction of the lowest bucket.
+    let is_lowest = query.contains("histogram_fraction(") && wanted.to_string().contains("NaN");
     is_lost
+        || is_lowest
         || (wanted["errorType"] == "bad_data" && is_newer)
         || (got_text.contains("unexpected character") && got_text.contains(", expected ':'"))
         || wanted_text.starts_with("unexpected result in StepInvariantExpr")
