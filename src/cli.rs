@@ -6,11 +6,13 @@
 mod agent;
 mod check;
 mod client;
+mod incidents;
 mod logs;
 mod postmortem;
 mod query;
 mod status;
 mod token;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -52,12 +54,14 @@ enum Command {
     Logs(logs::LogsArgs),
     /// Members, roles, lag, lock, who says what and how old it is
     Status(status::StatusArgs),
-    /// Incidents, or one with its timeline
-    Incidents(status::IncidentsArgs),
+    /// Incidents, or one with its causes and timeline; take it, write a note
+    Incidents(incidents::IncidentsArgs),
     /// Tell what happened from gathered log files, without a server
     Postmortem(postmortem::PostmortemArgs),
     /// Make, list and revoke access tokens
     Token(token::TokenArgs),
+    /// Check a data directory's files
+    Verify(verify::VerifyArgs),
 }
 
 /// How to print results.
@@ -87,9 +91,10 @@ pub async fn run() -> ExitCode {
         Command::Query(args) => query::run(args, &clock).await,
         Command::Logs(args) => logs::run(args, &clock).await,
         Command::Status(args) => status::status(args, &clock).await,
-        Command::Incidents(args) => status::incidents(args, &clock).await,
+        Command::Incidents(args) => incidents::incidents(args).await,
         Command::Postmortem(args) => postmortem::run(args, &clock).await,
         Command::Token(args) => token::run(args, &clock).await,
+        Command::Verify(args) => verify::run(&args),
     };
     match result {
         Ok(code) => code,

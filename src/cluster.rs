@@ -7,6 +7,7 @@
 //! Invariants: a leader is shown only while the DCS proves it; "writable" is PostgreSQL's own word, now; what cannot
 //! be known is `None`. The first look at a cluster gives no events about what was so before.
 
+mod clients;
 mod dcs;
 mod demotion;
 mod draft;

@@ -35,12 +35,12 @@ pub use targets::Targets;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::collect::config::PostgresConfig;
+use crate::collect::config::{Address, PostgresConfig};
 use crate::collect::known::{Known, KnownClusters};
 use crate::collect::poll::{CollectError, Collector as _, Context, target_labels};
 use crate::collect::postgres::ha_state::{self, HaStateCollector};
-use crate::collect::postgres::session::Address;
 use crate::collect::postgres::statistics::{self, StatisticsCollector};
+use crate::collect::postgres::write_probe::WriteProbe;
 use crate::collect::services::{Names, Services, sorted};
 use crate::collect::targets::TargetKey;
 use crate::collect::watcher::{Watched, record_since};
@@ -68,6 +68,17 @@ pub struct PostgresReport {
     pub samples: Vec<Sample>,
     /// What could not be read, and what to do about it.
     pub problem: Option<String>,
+}
+
+/// Commits one transaction of the write probe; the error says why not.
+pub async fn write_once(
+    config: &PostgresConfig,
+    address: Address,
+    group: &TaskGroup,
+    clock: &Clock,
+) -> Result<(), String> {
+    let mut probe = WriteProbe::new(config.clone(), address, group.clone());
+    probe.collect(clock.now()).await.map(|_| ()).map_err(|error| error.error)
 }
 
 /// Asks one PostgreSQL once for everything that would be collected of it; the error says what to do.

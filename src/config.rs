@@ -102,13 +102,14 @@ impl Default for StorageConfig {
     }
 }
 
-/// Bounds of the metric store; absent ones take its default. Its size follows from the number of series and the time, so
-/// there is no bound in bytes.
+/// Bounds of the metric store; absent ones take its default.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct MetricRetention {
     #[serde(deserialize_with = "deserialize_optional_duration")]
     pub retention: Option<Duration>,
+    #[serde(deserialize_with = "deserialize_optional_size_bytes")]
+    pub max_bytes: Option<u64>,
 }
 
 /// Bounds of the log store; absent ones take its default.
@@ -311,9 +312,9 @@ mod tests {
     #[test]
     fn what_would_be_ignored_is_refused() {
         let found =
-            problems("storage: {metrics: {retention: 30d, max_bytes: 1GiB}}\nlogs: [{source: daraji, path: /p}]\n");
+            problems("storage: {metrics: {retention: 30d, min_bytes: 1GiB}}\nlogs: [{source: daraji, path: /p}]\n");
         assert_eq!(found.len(), 2, "{found:#?}");
-        assert!(found[0].starts_with("daraji.yml:1:37: unknown key \"max_bytes\""), "{}", found[0]);
+        assert!(found[0].starts_with("daraji.yml:1:37: unknown key \"min_bytes\""), "{}", found[0]);
         assert!(found[1].contains("kept for the server's own events"), "{}", found[1]);
     }
 

@@ -30,6 +30,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tower_http::compression::CompressionLayer;
 
 use crate::collect::Targets;
+use crate::incident;
 use crate::intake::Intake;
 use crate::model::Timestamp;
 use crate::notify::Alerting;
@@ -52,6 +53,7 @@ pub struct Parts {
     pub metrics: Arc<MetricStore>,
     pub logs: Arc<LogStore>,
     pub state: Arc<StateStore>,
+    pub incident_desk: Arc<incident::handle::Desk>,
     pub alerting: Arc<Alerting>,
     pub targets: Targets,
     pub belief: watch::Receiver<v1::Belief>,
@@ -79,6 +81,7 @@ pub fn router(parts: Parts) -> Router {
         belief: parts.belief.clone(),
         logs: Arc::clone(&parts.logs),
         state: parts.state,
+        incident_desk: parts.incident_desk,
         outbox: Arc::clone(parts.alerting.outbox()),
         targets: parts.targets.clone(),
         tokens: parts.tokens.clone(),

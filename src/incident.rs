@@ -4,14 +4,21 @@
 //! unplanned loss or change of the leader, a split brain, a DCS without quorum, a broken replica, or a critical alert;
 //! everything that follows joins it. A planned switchover opens nothing.
 //!
+//! What would open an incident soon after the last one settled opens that one again, since it is the same trouble to
+//! whoever is called: same id, same thread of messages. Unless its cause says that it is over when it is done, or one of
+//! both rests on an alert alone and the other is something else.
+//!
 //! It settles when the cluster has been healthy (belief ok, no critical alert) for 30 s without a break. A cluster that
 //! stays merely degraded, such as one whose dead host is never repaired, settles after 10 minutes in which its leader
-//! took writes and nothing that opens an incident went on; what is still wrong then is told by its own alerts.
+//! took writes and nothing that opens an incident went on; what is still wrong then is told by its own alerts. A cluster
+//! of which only alerts are known settles 30 s after the last critical one.
 
 pub mod causes;
 mod correlate;
+pub mod handle;
 pub mod patterns;
 pub mod report;
+pub mod similar;
 mod story;
 
 #[cfg(test)]
@@ -22,9 +29,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::alert::INCIDENT_LOOK_BACK;
+use crate::model::alert::{INCIDENT_LOOK_BACK, INCIDENT_REOPENS_WITHIN};
 use crate::model::cluster::Cluster;
-use crate::model::incident::{Incident, IncidentState, Verdict};
+use crate::model::incident::{Handling, Incident, IncidentState, Verdict};
 use crate::model::{Event, EventSeverity, Timestamp};
 
 /// `source` of events that were derived from logs alone. Nobody watched: each that is worse than a notice opens an
@@ -40,6 +47,8 @@ pub struct CorrelatorOptions {
     pub settle_degraded_after: Duration,
     /// A possible split brain must last this long to open an incident by itself.
     pub possible_hold: Duration,
+    /// So soon after an incident settled, what would open another opens it again.
+    pub reopen_within: Duration,
     /// How far back signs are looked for when an incident opens.
     pub look_back: Duration,
     /// Events that one incident keeps.
@@ -54,6 +63,7 @@ impl Default for CorrelatorOptions {
             settle_after: Duration::from_secs(30),
             settle_degraded_after: Duration::from_mins(10),
             possible_hold: Duration::from_secs(10),
+            reopen_within: INCIDENT_REOPENS_WITHIN,
             look_back: INCIDENT_LOOK_BACK,
             events_max: 500,
             recent_max: 64,
@@ -79,6 +89,8 @@ pub struct FiringAlert {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IncidentChangeKind {
     Opened,
+    /// The incident has an event of it.
+    Reopened,
     Updated,
     Settled,
 }
@@ -101,6 +113,8 @@ pub struct CorrelatorMemory {
 #[serde(default)]
 struct ClusterIncidents {
     open: Option<Incident>,
+    /// The last one, for as long as it may open again.
+    settled: Option<Incident>,
     /// What opened or would open an incident and goes on.
     going_on: BTreeSet<String>,
     critical_alerts: BTreeSet<String>,
@@ -169,19 +183,27 @@ impl Correlator {
         correlate::belief(state, cluster, now, &self.options)
     }
 
-    /// Somebody takes the incident; `None` when it is not open.
-    pub fn acknowledge(&mut self, id: &str) -> Option<IncidentChange> {
-        let mut open = self.memory.clusters.values_mut().filter_map(|state| state.open.as_mut());
-        let incident = open.find(|incident| incident.id == id && incident.state == IncidentState::Open)?;
-        incident.state = IncidentState::Acknowledged;
-        Some(IncidentChange { kind: IncidentChangeKind::Updated, incident: incident.clone() })
+    /// Takes in that no cluster but these is judged: incidents of others settle when their alerts have ended.
+    pub fn judged(&mut self, judged: &BTreeSet<&str>, now: Timestamp) -> Vec<IncidentChange> {
+        let others = self.memory.clusters.iter_mut().filter(|(name, _)| !judged.contains(name.as_str()));
+        others.filter_map(|(_, state)| correlate::without_belief(state, now, &self.options)).collect()
     }
 
-    /// Takes in what was concluded about the cause; `None` when the incident is not open.
+    /// Takes in what people did with an incident; `None` when it is neither open nor may open again.
+    pub fn handled(&mut self, id: &str, handling: &Handling) -> Option<IncidentChange> {
+        self.change(id, |incident| incident.handle(handling))
+    }
+
+    /// Takes in what was concluded about the cause; `None` when the incident is neither open nor may open again.
     pub fn explained(&mut self, id: &str, verdict: &Verdict) -> Option<IncidentChange> {
-        let mut open = self.memory.clusters.values_mut().filter_map(|state| state.open.as_mut());
-        let incident = open.find(|incident| incident.id == id)?;
-        incident.conclude(verdict);
+        self.change(id, |incident| incident.conclude(verdict))
+    }
+
+    fn change(&mut self, id: &str, change: impl FnOnce(&mut Incident)) -> Option<IncidentChange> {
+        let states = self.memory.clusters.values_mut();
+        let mut known = states.flat_map(|state| state.open.iter_mut().chain(&mut state.settled));
+        let incident = known.find(|incident| incident.id == id)?;
+        change(incident);
         Some(IncidentChange { kind: IncidentChangeKind::Updated, incident: incident.clone() })
     }
 

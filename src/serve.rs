@@ -30,6 +30,7 @@ use crate::config::Config;
 use crate::http::auth::TokenCheck;
 use crate::http::listen::{ListenError, Listener, TlsFiles};
 use crate::http::{self, ConfigState, Parts, ReloadReport};
+use crate::incident;
 use crate::intake::Intake;
 use crate::model::Batch;
 use crate::notify::Alerting;
@@ -135,6 +136,7 @@ impl Stores {
         let mut metric_options = MetricOptions::default();
         let storage = &plan.config.storage;
         metric_options.retention = storage.metrics.retention.unwrap_or(metric_options.retention);
+        metric_options.max_bytes = storage.metrics.max_bytes;
         let (metrics, recovery) = MetricStore::open(&dir.join("metrics"), metric_options, &disk, clock)?;
         info!(?recovery, "metrics opened");
         let mut log_options = LogOptions::default();
@@ -225,6 +227,7 @@ struct Wired {
     clock: Clock,
     telemetry: Telemetry,
     intake: Intake,
+    incident_desk: Arc<incident::handle::Desk>,
     targets: Targets,
     belief: watch::Receiver<http::v1::Belief>,
     judged_at: watch::Receiver<tokio::time::Instant>,
@@ -287,8 +290,10 @@ impl Server {
         let watched = known.keys().cloned().collect();
         let collection = server.start_collecting(&plan, &intake, known, clock.clone());
         known::keep(collection.known.clone(), Arc::clone(&server.stores.state), &server.keepers);
+        let (incident_desk, handled) = incident::handle::Desk::new(Arc::clone(&server.stores.state));
         let judging = judging::start(
             judging::Wiring {
+                handled,
                 intake: intake.clone(),
                 state: Arc::clone(&server.stores.state),
                 fast_probe: collection.fast_probe.clone(),
@@ -310,7 +315,8 @@ impl Server {
         alerting::start(desk, &judging, &server.brains, clock.clone());
         local_logs::start(&plan, &intake, &server.stores.logs, &server.collectors, clock.clone()).await?;
         let (belief, judged_at) = (judging.belief, judging.looked_at);
-        let wired = Wired { clock, telemetry, intake, targets: collection.targets, belief, judged_at };
+        let incident_desk = Arc::new(incident_desk);
+        let wired = Wired { clock, telemetry, intake, incident_desk, targets: collection.targets, belief, judged_at };
         server.start_listening(addresses, plan.tls().as_ref(), wired);
         Ok(server)
     }
@@ -347,7 +353,7 @@ impl Server {
     fn start_listening(&mut self, addresses: Vec<Listener>, tls: Option<&TlsFiles>, wired: Wired) {
         let state = Arc::clone(&self.stores.state);
         let tokens = TokenCheck::new(move |secret| match state.verify_token(secret) {
-            Ok(token) => token.map(|token| token.role),
+            Ok(token) => token,
             Err(error) => {
                 error!(error = %chain(&error), "tokens cannot be read");
                 None
@@ -361,6 +367,7 @@ impl Server {
             metrics: Arc::clone(&self.stores.metrics),
             logs: Arc::clone(&self.stores.logs),
             state: Arc::clone(&self.stores.state),
+            incident_desk: wired.incident_desk,
             alerting: Arc::clone(&self.alerting),
             targets: wired.targets,
             belief: wired.belief,

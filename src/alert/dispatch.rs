@@ -5,7 +5,8 @@
 //!
 //! Invariants: an alert whose opening was handed out gets exactly one closing (unless the receiver wants none), also
 //! when it is silenced, inhibited, rerouted or gone by then; an unchanged group is not repeated before its
-//! `repeat_interval`; alerts of a cluster with an open incident are held back by it.
+//! `repeat_interval`; alerts of a cluster with an open incident are held back by it; an incident that somebody has
+//! acknowledged is not repeated, but its getting worse and its end are told; one that opens again goes on in its thread.
 
 #[cfg(test)]
 mod tests;
@@ -15,7 +16,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::alert::{ALERT_NAME, Fingerprint, INCIDENT_ALERT_NAME, INCIDENT_LABEL, IncidentNotice};
+use crate::model::alert::{
+    ALERT_NAME, Fingerprint, INCIDENT_ALERT_NAME, INCIDENT_LABEL, IncidentNotice, IncidentReport,
+};
 use crate::model::{Alert, Labels, Timestamp};
 use crate::store::state::Table;
 
@@ -30,6 +33,20 @@ pub const INCIDENT_WAIT: Duration = Duration::from_secs(5);
 /// An alert that was announced and is no longer reported at all counts as resolved after this long.
 const VANISHED_AFTER: Duration = Duration::from_mins(1);
 
+/// Why a notification is sent. Alertmanager's words where it has them.
+pub mod reason {
+    pub const FIRST: &str = "first notification";
+    pub const OPEN_AGAIN: &str = "the incident is open again";
+    pub const NEW_ALERTS: &str = "new alerts added";
+    pub const SOME_RESOLVED: &str = "some alerts resolved";
+    pub const ALL_RESOLVED: &str = "all alerts resolved";
+    pub const WORSE: &str = "the incident got worse";
+    pub const REPEATED: &str = "repeat interval elapsed";
+}
+
+/// An announced incident is remembered for so long after its closing: should it open again, its thread goes on.
+const CLOSED_KEPT: Duration = Duration::from_mins(15);
+
 /// What receivers were told, by group and integration.
 pub const NFLOG: Table<Notified> = Table::new("nflog");
 
@@ -39,7 +56,7 @@ pub struct Notified {
     pub group_key: String,
     pub group_labels: Labels,
     pub receiver: String,
-    /// Alerts that were announced and not closed yet, as they were then.
+    /// Alerts that were announced and not closed yet, as they were then. Empty for an incident that may open again.
     pub firing: BTreeMap<String, Alert>,
     /// When it was told last.
     pub at: Timestamp,
@@ -62,7 +79,7 @@ pub struct NotificationDraft {
     pub group_labels: Labels,
     pub firing: Vec<Alert>,
     pub resolved: Vec<Alert>,
-    /// Alertmanager's words: `first notification`, `all alerts resolved` …
+    /// One of [`reason`].
     pub reason: &'static str,
     pub at: Timestamp,
     /// When this run of the group was announced first: the start of the mail thread.
@@ -281,7 +298,7 @@ impl Dispatcher {
         let integrations = self.routing.receivers.get(&group.receiver).cloned().unwrap_or_default();
         for integration in integrations {
             let key = entry_key(&group.key, &group.receiver, &integration);
-            let entry = self.notified.get(&key).cloned();
+            let entry = self.entry(&key, now, step);
             let members = self.members(group, entry.as_ref(), now);
             let Some(reason) = members.reason(entry.as_ref(), group.repeat_interval, now) else { continue };
             let opened_at = entry.as_ref().map_or(now, |entry| entry.opened_at);
@@ -294,7 +311,7 @@ impl Dispatcher {
             let mut all = members.firing.iter().chain(&members.resolved);
             let incident = all.find_map(|alert| alert.incident.as_deref().cloned());
             let thread_title = known_title.or_else(|| incident.as_ref().map(|notice| notice.title.clone()));
-            let change = (!firing.is_empty()).then(|| Notified {
+            let change = (!firing.is_empty() || group.instant).then(|| Notified {
                 group_key: group.key.clone(),
                 group_labels: group.labels.clone(),
                 receiver: group.receiver.clone(),
@@ -329,6 +346,17 @@ impl Dispatcher {
         }
     }
 
+    /// What was told of a group, unless all of it ended long ago.
+    fn entry(&mut self, key: &str, now: Timestamp, step: &mut DispatchStep) -> Option<Notified> {
+        let entry = self.notified.get(key)?.clone();
+        if entry.firing.is_empty() && now.since(entry.at) >= CLOSED_KEPT {
+            self.notified.remove(key);
+            step.changes.push((key.to_owned(), None));
+            return None;
+        }
+        Some(entry)
+    }
+
     /// The alerts of a group as one integration should see them.
     fn members(&mut self, group: &Group, entry: Option<&Notified>, now: Timestamp) -> Members {
         let mut members = Members::default();
@@ -346,7 +374,7 @@ impl Dispatcher {
                 if announced(&fingerprint) {
                     members.resolved.push(status.alert.clone());
                 }
-            } else if group.instant && !announced(&fingerprint) && status.alert.starts_at + INCIDENT_WAIT > now {
+            } else if group.instant && !announced(&fingerprint) && began_at(&status.alert) + INCIDENT_WAIT > now {
                 // Told in a moment.
             } else if !status.is_muted() && group.members.contains(&fingerprint) {
                 members.firing.push(status.alert.clone());
@@ -384,11 +412,32 @@ impl Dispatcher {
 }
 
 impl Notified {
-    /// What was told did not have the split brain.
+    /// What was told did not have the split brain, or was less severe.
     fn has_grown_worse(&self, alert: &Alert) -> bool {
         let told = self.firing.get(&alert.fingerprint.to_string()).and_then(|told| told.incident.as_deref());
-        told.zip(alert.incident.as_deref()).is_some_and(|(told, now)| now.split_brain && !told.split_brain)
+        told.zip(alert.incident.as_deref()).is_some_and(|(told, now)| {
+            now.split_brain && !told.split_brain || rank(&now.severity) > rank(&told.severity)
+        })
     }
+}
+
+/// Order of an incident's severities.
+fn rank(severity: &str) -> u8 {
+    match severity {
+        "critical" => 2,
+        "warning" => 1,
+        _ => 0,
+    }
+}
+
+/// When the trouble began that an alert tells of now.
+fn began_at(alert: &Alert) -> Timestamp {
+    alert.incident.as_ref().and_then(|notice| notice.reopened_at).unwrap_or(alert.starts_at)
+}
+
+/// Whether somebody has taken the incident that an alert stands for.
+fn is_acknowledged(alert: &Alert) -> bool {
+    alert.incident.as_ref().is_some_and(|notice| notice.acknowledged_by.is_some())
 }
 
 #[derive(Debug, Default)]
@@ -405,18 +454,21 @@ impl Members {
     /// Why to tell now; `None`: no need.
     fn reason(&self, entry: Option<&Notified>, repeat_interval: Duration, now: Timestamp) -> Option<&'static str> {
         let Some(entry) = entry else {
-            return (!self.firing.is_empty()).then_some("first notification");
+            return (!self.firing.is_empty()).then_some(reason::FIRST);
         };
+        if entry.firing.is_empty() {
+            return (!self.firing.is_empty()).then_some(reason::OPEN_AGAIN);
+        }
         let is_new = |alert: &Alert| !entry.firing.contains_key(&alert.fingerprint.to_string());
         if self.firing.iter().any(is_new) {
-            Some("new alerts added")
+            Some(reason::NEW_ALERTS)
         } else if !self.resolved.is_empty() {
             let all = self.firing.is_empty() && self.muted_open == 0;
-            Some(if all { "all alerts resolved" } else { "some alerts resolved" })
+            Some(if all { reason::ALL_RESOLVED } else { reason::SOME_RESOLVED })
         } else if self.firing.iter().any(|alert| entry.has_grown_worse(alert)) {
-            Some("the incident got worse")
-        } else if !self.firing.is_empty() && now.since(entry.at) >= repeat_interval {
-            Some("repeat interval elapsed")
+            Some(reason::WORSE)
+        } else if !self.firing.iter().all(is_acknowledged) && now.since(entry.at) >= repeat_interval {
+            Some(reason::REPEATED)
         } else {
             None
         }
@@ -460,9 +512,9 @@ fn group_text(labels: &Labels) -> String {
 
 /// The alert as it is remembered: an incident without its timeline and members.
 fn without_details(alert: &Alert) -> Alert {
-    let incident = alert
-        .incident
-        .as_deref()
-        .map(|notice| Box::new(IncidentNotice { timeline: Vec::new(), members: Vec::new(), ..notice.clone() }));
+    let incident = alert.incident.as_deref().map(|notice| {
+        let (timeline, members, report) = (Vec::new(), Vec::new(), IncidentReport::default());
+        Box::new(IncidentNotice { timeline, members, report, ..notice.clone() })
+    });
     Alert { incident, ..alert.clone() }
 }

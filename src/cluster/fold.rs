@@ -10,7 +10,7 @@ use crate::cluster::memory::ClusterMemory;
 use crate::cluster::options::JudgeOptions;
 use crate::cluster::split_brain::{self, RunFacts};
 use crate::cluster::state::{ClusterState, Drafts};
-use crate::cluster::{lag, loss, measure, quorum, reach, replica, request, watch};
+use crate::cluster::{clients, lag, loss, measure, quorum, reach, replica, request, watch};
 use crate::model::leadership::{CauseClass, LeaderPair, LossReason};
 use crate::model::observation::{
     Claim, ClusterView, DcsChange, DcsSnapshot, Failure, Observation, PatroniStatus, Source,
@@ -42,9 +42,10 @@ pub(super) fn observe(state: &mut ClusterState, observation: &Observation, optio
         (Source::Rest { member }, claim) => rest(state, (member, probe), claim, (options, out)),
         (Source::Sql { member }, claim) => sql(state, (member, probe), claim, (options, out)),
         (Source::Dcs, claim) => dcs(state, probe, claim, (options, out)),
-        (Source::DcsMember { url }, Claim::DcsHealth(health)) => quorum::health(state, url, probe, health),
+        (Source::DcsMember { url }, Claim::DcsHealth(health)) => quorum::health(state, url, probe, health, out),
         (Source::DcsMember { url }, Claim::Failed(failure)) => quorum::failed(state, url, probe, failure),
         (Source::DcsMember { .. }, _) => {}
+        (Source::Proxy { address }, claim) => clients::wrote(state, address, (probe, claim), out),
         (Source::Agent { member }, claim) => {
             if let Some(known) = known(state, member, options) {
                 agent(known, probe, claim);
@@ -165,6 +166,7 @@ fn sql(state: &mut ClusterState, (name, probe): (&str, Probe), claim: &Claim, (o
             }
         }
         Claim::Failed(failure) => sql_failed(state, (name, probe), failure, out),
+        Claim::NewSession(failure) => watch::new_session(state, name, failure.as_ref(), probe.received, out),
         _ => {}
     }
 }

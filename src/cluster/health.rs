@@ -1,5 +1,6 @@
 //! How a cluster is, and why, in plain words, worst first.
 
+use crate::cluster::clients;
 use crate::cluster::demotion::demotion;
 use crate::cluster::member::kind_word;
 use crate::cluster::options::JudgeOptions;
@@ -37,6 +38,11 @@ pub(super) fn health(state: &ClusterState, now: Timestamp, options: &JudgeOption
     dcs(state, now, options, &mut found);
     leader(state, now, options, &mut found);
     members(state, now, options, &mut found);
+    for (address, failure) in clients::failing(state) {
+        if !state.switching(now) {
+            found.warning(format!("clients cannot write through {address}: {failure}"));
+        }
+    }
     if state.memory.paused == Some(true) {
         found.warning("Patroni is paused: nobody fails over");
     }
@@ -82,6 +88,9 @@ fn dcs(state: &ClusterState, now: Timestamp, options: &JudgeOptions, found: &mut
     {
         let seconds = now.since(late.due_at).as_secs();
         found.critical(format!("{} takes writes {seconds} s after it had to demote itself without a DCS", late.member));
+    }
+    for alarm in &state.memory.dcs_alarms {
+        found.warning(format!("the DCS has the alarm {alarm}: no failover is possible"));
     }
     for url in state.memory.dcs_down.iter().filter(|url| state.dcs.peers.contains_key(*url)) {
         found.warning(format!("DCS member {url} is down"));
@@ -141,6 +150,10 @@ fn members(state: &ClusterState, now: Timestamp, options: &JudgeOptions, found: 
         }
         if facts.rest_down {
             found.warning(format!("Patroni of {name} does not answer"));
+        }
+        if facts.postgres_hung {
+            let text = format!("PostgreSQL of {name} takes no new sessions");
+            if state.memory.leader.as_ref() == Some(name) { found.critical(text) } else { found.warning(text) }
         }
         if facts.postgres_down {
             found.warning(format!("PostgreSQL of {name} does not answer"));

@@ -116,6 +116,8 @@ pub(super) struct MemberState {
     /// Since when lag is over (or, once high, under) its threshold.
     pub(super) lag_turn_since: Option<Timestamp>,
     pub(super) interrupted: Option<Interruption>,
+    /// Attempts at a new session that got no answer, in a row.
+    pub(super) new_sessions_failed: u32,
     pub(super) skew: Skew,
     /// When its PostgreSQL last said anything definite, by any source.
     pub(super) stated_at: Option<Timestamp>,
@@ -124,13 +126,29 @@ pub(super) struct MemberState {
 }
 
 /// A leader that stopped taking writes and kept the key.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Interruption {
     pub(super) since: Timestamp,
     /// Start time of the postmaster before.
     pub(super) start: Option<Timestamp>,
     /// Timeline before.
     pub(super) timeline: Option<u32>,
+    /// Transactions committed until then, as its statistics count them.
+    pub(super) commits: Option<u64>,
+    /// When it took writes again, and on which timeline.
+    pub(super) ended: Option<Timestamp>,
+    pub(super) timeline_after: Option<u32>,
+    /// It was told that it began.
+    pub(super) told: bool,
+}
+
+impl Interruption {
+    /// Recovery from a crash throws the cumulative statistics away, a stop in order keeps them: counts that went down tell
+    /// a crash, also one of a backend alone. `None` while they were not read on both sides.
+    pub(super) fn crashed(&self, member: &MemberState) -> Option<bool> {
+        let (_, sql) = member.sql.answer.as_ref().filter(|(probe, _)| probe.sent >= self.since)?;
+        Some(sql.commits? < self.commits?)
+    }
 }
 
 /// The refusal says nothing about the server as a whole: it is full while its sessions go on writing, or it only ended

@@ -69,6 +69,10 @@ pub struct ClusterMemory {
     pub(super) quorum_lost: bool,
     pub(super) blind: bool,
     pub(super) dcs_down: BTreeSet<String>,
+    /// Term and URL of the DCS member that led last.
+    pub(super) dcs_leader: Option<(u64, String)>,
+    /// Alarms that the DCS has raised, such as `NOSPACE`.
+    pub(super) dcs_alarms: BTreeSet<String>,
     pub(super) lease_low: bool,
     pub(super) mismatch: Option<String>,
     pub(super) member_facts: BTreeMap<String, MemberMemory>,
@@ -86,6 +90,8 @@ pub(super) struct MemberMemory {
     pub(super) lost: bool,
     pub(super) rest_down: bool,
     pub(super) postgres_down: bool,
+    /// It takes no new sessions, and those that are open go on.
+    pub(super) postgres_hung: bool,
     pub(super) broken: Option<String>,
     pub(super) lag_high: bool,
     pub(super) pending_restart: Option<bool>,

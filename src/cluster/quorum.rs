@@ -3,6 +3,7 @@
 //! A quorum is missing only by testimony: members that refuse (their process is dead) or that say themselves that they
 //! have no leader. Members that merely do not answer us may be fine behind a broken network: that is blindness.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::cluster::demotion::demotion;
@@ -14,12 +15,46 @@ use crate::model::Timestamp;
 use crate::model::observation::{DcsHealth, Failure, FailureKind};
 
 /// Takes in a DCS member's word about itself.
-pub(super) fn health(state: &mut ClusterState, url: &str, probe: Probe, health: &DcsHealth) {
-    if let Some(peer) = state.dcs.peer(url) {
-        peer.tried_at = Some(probe.received);
-        peer.failing = None;
-        peer.health = Some((probe.received, health.clone()));
+pub(super) fn health(state: &mut ClusterState, url: &str, probe: Probe, health: &DcsHealth, out: &mut Drafts) {
+    let Some(peer) = state.dcs.peer(url) else { return };
+    peer.tried_at = Some(probe.received);
+    peer.failing = None;
+    peer.health = Some((probe.received, health.clone()));
+    if health.is_leader == Some(true) {
+        leads(state, url, (probe.received, health), out);
     }
+    alarms(state, probe.received, out);
+}
+
+/// Terms only grow: a member that leads in a later one than the leader before was elected after it.
+fn leads(state: &mut ClusterState, url: &str, (at, health): (Timestamp, &DcsHealth), out: &mut Drafts) {
+    let Some(term) = health.raft_term else { return };
+    let known = state.memory.dcs_leader.as_ref();
+    if known.is_some_and(|(before, _)| *before >= term) {
+        return;
+    }
+    let old = state.memory.dcs_leader.replace((term, url.to_owned())).map(|(_, old)| old);
+    if let Some(old) = old.filter(|old| old != url) {
+        let text = format!("the DCS elected another leader: {url} after {old}");
+        let draft = Draft::notice("dcs_leader_changed", at).by("dcs").text(text).field("term", term);
+        out.push(draft.field("old_url", old).field("url", url).keyed(url, at));
+    }
+}
+
+/// etcd refuses every write while an alarm is raised, and says so in the status of each member.
+fn alarms(state: &mut ClusterState, at: Timestamp, out: &mut Drafts) {
+    let word = |alarm: &String| alarm.rsplit_once("alarm:").map_or(alarm.as_str(), |(_, word)| word).trim().to_owned();
+    let healths = state.dcs.peers.values().filter_map(|peer| peer.health.as_ref());
+    let raised: BTreeSet<String> = healths.flat_map(|(_, health)| health.alarms.iter().map(word)).collect();
+    for alarm in raised.difference(&state.memory.dcs_alarms) {
+        let text = format!("the DCS raised the alarm {alarm}: it refuses writes, and no failover is possible");
+        out.push(Draft::warning("dcs_alarm", at).by("dcs").text(text).field("alarm", alarm).keyed(alarm, at));
+    }
+    for alarm in state.memory.dcs_alarms.difference(&raised) {
+        let text = format!("the alarm {alarm} of the DCS is over");
+        out.push(Draft::info("dcs_alarm_ended", at).by("dcs").text(text).field("alarm", alarm).keyed(alarm, at));
+    }
+    state.memory.dcs_alarms = raised;
 }
 
 pub(super) fn failed(state: &mut ClusterState, url: &str, probe: Probe, failure: &Failure) {

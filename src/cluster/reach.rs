@@ -80,13 +80,19 @@ pub(super) fn is_awaited(state: &ClusterState, since: Timestamp, now: Timestamp)
     state.reach.values().any(works) && !state.reach.values().any(|report| report.probe.sent >= since)
 }
 
-/// Why all sources of a member are silent, as far as the agents and the kinds of failure prove it.
+/// Why all sources of a member are silent, as far as the agents and the kinds of failure prove it: `Timeout` means that a
+/// connection was taken, `Unreachable` that not even that was answered.
 pub(super) fn lost_reason(state: &ClusterState, target: &str, since: Timestamp, now: Timestamp) -> LostReason {
     let seen = evidence(state, target, since, now);
+    let Some(member) = state.members.get(target) else { return LostReason::Unknown };
+    // REST is asked by a new connection each time; SQL may have waited on one from before.
+    let fresh = member.rest.failing.as_ref().or(member.sql.failing.as_ref());
+    if fresh.is_some_and(|(_, failure)| failure.kind == FailureKind::Timeout) {
+        return LostReason::NotAnswering;
+    }
     if seen.iter().any(|(_, port)| port.failure.is_none()) {
         return LostReason::MonitorCutOff;
     }
-    let Some(member) = state.members.get(target) else { return LostReason::Unknown };
     let ours = [member.rest.failing.as_ref(), member.sql.failing.as_ref()];
     let refused_us = ours.iter().flatten().any(|(_, failure)| failure.kind == FailureKind::Refused);
     let refused_agents = seen.iter().any(|(_, port)| port.failure == Some(FailureKind::Refused));

@@ -1,6 +1,7 @@
 //! The belief as series. What is unknown gives no sample.
 
-use crate::model::cluster::{Cluster, Health, Member, Role, SplitBrainState};
+use crate::model::cluster::{Cluster, Health, Member, Reach, Role, SplitBrainState};
+use crate::model::observation::Port;
 use crate::model::{Labels, Sample, Timestamp};
 
 /// The series of one cluster; `broken` names the replicas that run and do not replicate.
@@ -27,6 +28,7 @@ pub(super) fn of(cluster: &Cluster, broken: &[&str], now: Timestamp) -> Vec<Samp
     let expected = cluster.members.iter().filter(|member| member.present);
     out.add("daraji_cluster_members_expected", &[], expected.clone().count() as f64);
     out.add("daraji_cluster_members_up", &[], expected.filter(|member| up(member) == Some(true)).count() as f64);
+    out.add("daraji_cluster_switching", &[], flag(cluster.switching));
     out.add_if("daraji_cluster_paused", &[], cluster.paused.map(flag));
     out.add_if("daraji_cluster_failsafe", &[], cluster.failsafe.map(flag));
     out.add_if("daraji_cluster_timeline", &[], cluster.timeline.map(f64::from));
@@ -64,9 +66,15 @@ pub(super) fn of(cluster: &Cluster, broken: &[&str], now: Timestamp) -> Vec<Samp
     out.samples
 }
 
-/// Members are heard, and none of them takes writes. With nobody heard it is us who cannot see, and nothing is known.
+/// Members are heard, and none of them takes writes. With nobody heard it is us who cannot see, and nothing is known; the
+/// same when others reach the PostgreSQL of a member that we cannot ask.
 fn nobody_heard_writes(cluster: &Cluster) -> bool {
-    cluster.writable.is_empty() && cluster.members.iter().any(|member| member.writable == Some(false))
+    let reached = |name: &str| {
+        let by_others = |reach: &&Reach| reach.target == name && reach.from != name && reach.port == Port::Postgres;
+        cluster.reachability.iter().filter(by_others).any(|reach| reach.reachable)
+    };
+    let hidden = cluster.members.iter().any(|member| member.writable.is_none() && reached(&member.name));
+    cluster.writable.is_empty() && !hidden && cluster.members.iter().any(|member| member.writable == Some(false))
 }
 
 fn members(cluster: &Cluster, out: &mut Out<'_>) {

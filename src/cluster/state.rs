@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::cluster::clients::Clients;
 use crate::cluster::dcs::DcsState;
 use crate::cluster::draft::Draft;
 use crate::cluster::lag::LeaderHistory;
@@ -30,6 +31,8 @@ pub(super) struct ClusterState {
     pub(super) history: LeaderHistory,
     pub(super) overlap: Overlap,
     pub(super) writes: Writes,
+    /// What clients feel, by the address that they write to.
+    pub(super) clients: BTreeMap<String, Clients>,
     /// Last reports of the agents, by member.
     pub(super) reach: BTreeMap<String, Report>,
     /// Who was a synchronous standby under the last leader.

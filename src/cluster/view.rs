@@ -28,6 +28,7 @@ pub(super) fn cluster(name: &str, state: &ClusterState, now: Timestamp, options:
         timeline: timeline(state, now, options),
         system_identifier: state.memory.system_identifier.clone(),
         paused: in_dcs(state.memory.paused),
+        switching: state.switching(now),
         failsafe: state.memory.failsafe,
         sync_mode: if current { state.dcs.sync_mode() } else { None },
         standby_of: state.dcs.standby_of(),

@@ -38,6 +38,40 @@ pub struct ClusterConfig {
     pub haproxy: Vec<HttpUrl>,
     /// Admin consoles of the PgBouncer instances in front: `postgres://stats@host:6432/pgbouncer`.
     pub pgbouncer: Vec<String>,
+    /// Where clients write, such as the proxy's port for the primary: a tiny transaction is committed there each second.
+    /// Nothing is written unless this is set.
+    pub write_probe: Vec<Address>,
+}
+
+/// Where a PostgreSQL, or a proxy in front of one, listens. Written as `host:port`, with brackets around IPv6.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Address {
+    pub host: String,
+    pub port: u16,
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Address {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let parts = text.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse().ok()?)));
+        let bare = |host: &str| match host.strip_prefix('[') {
+            Some(rest) => rest.strip_suffix(']').map(str::to_owned),
+            None => Some(host.to_owned()).filter(|host| !host.contains([':', '/', '@'])),
+        };
+        parts
+            .and_then(|(host, port)| Some(Self { host: bare(host).filter(|host| !host.is_empty())?, port }))
+            .ok_or_else(|| serde::de::Error::custom(format!("{text:?} is not host:port, like 10.0.0.31:5000")))
+    }
 }
 
 /// How to log in to the members' PostgreSQL.
@@ -313,9 +347,12 @@ mod tests {
             "f.yml",
             "patroni: [http://10.0.0.11:8008/]\npostgres: {user: daraji, password_file: /p, sslmode: verify-full}\n\
              dcs: {etcd: [http://10.0.0.21:2379]}\nhaproxy: [http://10.0.0.31:7000/metrics]\n\
-             pgbouncer: [postgres://stats@10.0.0.31:6432/pgbouncer]\n",
+             pgbouncer: [postgres://stats@10.0.0.31:6432/pgbouncer]\nwrite_probe: ['10.0.0.31:5000', '[fd00::31]:5000']\n",
         )
         .unwrap();
+        let probed: Vec<_> = cluster.write_probe.iter().map(ToString::to_string).collect();
+        assert_eq!(probed, ["10.0.0.31:5000", "[fd00::31]:5000"]);
+        assert_eq!(cluster.write_probe[1].host, "fd00::31");
         assert_eq!(cluster.patroni[0].as_str(), "http://10.0.0.11:8008");
         assert_eq!(cluster.patroni[0].instance(), "10.0.0.11:8008");
         assert_eq!(cluster.postgres.sslmode, Some(SslMode::VerifyFull));
@@ -347,6 +384,8 @@ mod tests {
     #[test]
     fn wrong_values_say_what_is_right() {
         for (text, message) in [
+            ("write_probe: [10.0.0.31]", "f.yml:1:15: \"10.0.0.31\" is not host:port, like 10.0.0.31:5000"),
+            ("write_probe: ['fd00::31:5000']", "f.yml:1:15: \"fd00::31:5000\" is not host:port, like 10.0.0.31:5000"),
             ("patroni: [10.0.0.11]", "f.yml:1:11: \"10.0.0.11\" is not a URL like http://10.0.0.11:8008"),
             ("patrony: []", "f.yml:1:1: unknown key \"patrony\"; did you mean \"patroni\"?"),
             (

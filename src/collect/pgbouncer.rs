@@ -10,10 +10,10 @@ use tokio_postgres::config::SslMode as DriverSslMode;
 use tokio_postgres::{Client, SimpleQueryMessage, SimpleQueryRow};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::collect::config::{PostgresConfig, SslMode};
+use crate::collect::config::{Address, PostgresConfig, SslMode};
 use crate::collect::poll::{CollectError, Collector, Found};
 use crate::collect::postgres::login::{Login, process_environment};
-use crate::collect::postgres::session::{Address, connect, console_failure, make_tls};
+use crate::collect::postgres::session::{connect, console_failure, make_tls};
 use crate::collect::postgres::stream::{Allowance, Metered};
 use crate::model::labels::METRIC_NAME;
 use crate::model::observation::FailureKind;

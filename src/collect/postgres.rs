@@ -11,3 +11,4 @@ pub(crate) mod statistics;
 pub(crate) mod stream;
 pub(crate) mod tls;
 pub(crate) mod views;
+pub(crate) mod write_probe;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use crate::collect::config::{ClusterConfig, HttpUrl, TlsConfig};
+use crate::collect::config::{Address, ClusterConfig, HttpUrl, TlsConfig};
 use crate::collect::directory::Directory;
 use crate::collect::discovery::scope_of;
 use crate::collect::etcd::keys::{self, KeysCollector};
@@ -17,8 +17,8 @@ use crate::collect::patroni::{self, PatroniCollector, Place};
 use crate::collect::pgbouncer::{self, Dsn, PgBouncerCollector};
 use crate::collect::poll::{Audience, CollectError, Collector, PollSpec, poll, target_labels};
 use crate::collect::postgres::ha_state::{self, HaStateCollector};
-use crate::collect::postgres::session::Address;
 use crate::collect::postgres::statistics::{self, StatisticsCollector};
+use crate::collect::postgres::write_probe::{self, WriteProbe};
 use crate::collect::scrape::{self, ScrapeCollector};
 use crate::collect::services::Services;
 use crate::collect::targets::{Attempt, Change, Schedule, TargetKey};
@@ -232,6 +232,7 @@ impl Cluster {
         let stop = self.group.stop_token();
         let audience = self.start_dcs(prefix);
         self.start_proxies();
+        self.start_write_probes();
         let mut told: Option<Vec<MemberAddress>> = None;
         while !stop.is_cancelled() {
             let members = self.directory.members();
@@ -439,6 +440,18 @@ impl Cluster {
             let collector = PgBouncerCollector::new(dsn, labels, self.group.clone());
             let task = poll(spec, collector, self.services.context.clone());
             self.group.spawn_until_stop(format!("{} pgbouncer", self.name), task);
+        }
+    }
+    fn start_write_probes(&self) {
+        for address in &self.config.write_probe {
+            let address_text = address.to_string();
+            let labels = target_labels(&self.name, "", &address_text, "write_probe");
+            let mut spec = self.spec("", "write_probe", &format!("postgres://{address_text}"), &labels);
+            spec.source = Some(Source::Proxy { address: address_text });
+            (spec.interval, spec.deadline) = (write_probe::INTERVAL, write_probe::DEADLINE);
+            let probe = WriteProbe::new(self.config.postgres.clone(), address.clone(), self.group.clone());
+            let task = poll(spec, probe, self.services.context.clone());
+            self.group.spawn_until_stop(format!("{} write probe", self.name), task);
         }
     }
 }

@@ -167,6 +167,8 @@ fn agents_claim(claim: &Claim) -> bool {
         | Claim::DcsChange(_)
         | Claim::Lease(_)
         | Claim::DcsHealth(_)
+        | Claim::NewSession(_)
+        | Claim::Written
         // Made here, of what the agent measured against our clock.
         | Claim::Clock(_) => false,
     }

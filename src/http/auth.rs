@@ -16,24 +16,43 @@ use crate::http::listen::Peer;
 use crate::http::origin::{self, OwnName};
 use crate::http::ui::API_PREFIXES;
 use crate::platform::tasks::blocking;
-use crate::store::state::tokens::Role;
+use crate::store::state::tokens::{Role, Token};
 
 /// The cookie that the UI's session holds the token in; event streams and websockets cannot send a header.
 pub const SESSION_COOKIE: &str = "daraji_token";
 
-type RoleOf = dyn Fn(&str) -> Option<Role> + Send + Sync;
+/// Who calls from the machine itself, where no token is asked.
+const LOCAL: &str = "local";
 
-/// Looks a token up.
+type Lookup = dyn Fn(&str) -> Option<Token> + Send + Sync;
+
+/// Looks a token up by its secret.
 #[derive(Clone)]
-pub struct TokenCheck(Arc<RoleOf>);
+pub struct TokenCheck(Arc<Lookup>);
 
 impl TokenCheck {
-    pub fn new(check: impl Fn(&str) -> Option<Role> + Send + Sync + 'static) -> Self {
+    pub fn new(check: impl Fn(&str) -> Option<Token> + Send + Sync + 'static) -> Self {
         Self(Arc::new(check))
     }
 
-    pub fn role_of(&self, token: &str) -> Option<Role> {
-        (self.0)(token)
+    pub fn find(&self, secret: &str) -> Option<Token> {
+        (self.0)(secret)
+    }
+
+    pub fn role_of(&self, secret: &str) -> Option<Role> {
+        self.find(secret).map(|token| token.role)
+    }
+}
+
+/// Who makes a request, as an extension of it, for what is written down about it: the name of a token; `local` from the
+/// machine itself; else the address, where no token is asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Caller(pub String);
+
+impl Caller {
+    fn without_token(peer: Option<&Peer>) -> Self {
+        let address = peer.map(|peer| peer.address.ip()).filter(|address| !address.is_loopback());
+        Self(address.map_or_else(|| LOCAL.to_owned(), |address| address.to_string()))
     }
 }
 
@@ -109,7 +128,11 @@ pub struct Guard {
 }
 
 /// Refuses what the caller may not do. Installed around everything.
-pub async fn guard(State(Guard { tokens, own_name }): State<Guard>, request: Request<Body>, next: Next) -> Response {
+pub async fn guard(
+    State(Guard { tokens, own_name }): State<Guard>,
+    mut request: Request<Body>,
+    next: Next,
+) -> Response {
     // A request without a peer did not come through a listener of ours (a test); it is treated as guarded.
     let peer = request.extensions().get::<Peer>();
     let open = peer.is_some_and(|peer| peer.open);
@@ -118,15 +141,18 @@ pub async fn guard(State(Guard { tokens, own_name }): State<Guard>, request: Req
     }
     let need = need_of(request.method(), request.uri().path());
     if open || need == Need::Nothing {
+        let caller = Caller::without_token(peer);
+        request.extensions_mut().insert(caller);
         return next.run(request).await;
     }
     // Reads the state from disk.
-    let token = token_of(request.headers());
-    let role = blocking(move || token.and_then(|token| tokens.role_of(&token))).await;
-    let Some(role) = role else {
+    let secret = token_of(request.headers());
+    let token = blocking(move || secret.and_then(|secret| tokens.find(&secret))).await;
+    let Some(Token { name, role, .. }) = token else {
         return ApiError::unauthorized().into_response();
     };
     if allows(role, need) {
+        request.extensions_mut().insert(Caller(name));
         next.run(request).await
     } else {
         ApiError::forbidden(format!("a token of role {} may not do this", role.as_str())).into_response()

@@ -3,13 +3,14 @@
 //! Times are RFC 3339, `null` is unknown. Fields may be added; those that are there stay.
 
 mod events;
+mod incidents;
 mod tokens;
 
 use std::sync::Arc;
 
 use axum::extract::{DefaultBodyLimit, Path, Query, State};
 use axum::http::{HeaderMap, StatusCode};
-use axum::response::{Html, IntoResponse, Response};
+use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
 use serde::Deserialize;
@@ -19,22 +20,21 @@ use tokio::sync::watch;
 use crate::http::auth::{TokenCheck, token_of};
 use crate::http::error::ApiError;
 use crate::http::listen::Peer;
-use crate::incident::report::{self, Account, Frame};
+use crate::incident::handle::Desk;
 use crate::model::Timestamp;
 use crate::model::cluster::Cluster;
-use crate::model::incident::Incident;
 use crate::notify::Outbox;
 use crate::platform::clock::Clock;
 use crate::platform::error::chain;
-use crate::platform::tasks::blocking;
 use crate::store::logs::LogStore;
-use crate::store::state::tables::INCIDENTS;
+use crate::store::state::StateStore;
 use crate::store::state::tokens::Role;
-use crate::store::state::{StateError, StateStore};
 
 /// Rows of a list at most, whatever is asked.
 const LIMIT_MAX: usize = 5000;
 const SESSION_BYTES_MAX: usize = 4 << 10;
+/// A note's bytes as JSON, escaped to the last.
+const NOTE_BODY_BYTES_MAX: usize = 32 << 10;
 
 /// The belief about all clusters; replaced as a whole whenever it changes.
 pub type Belief = Arc<Vec<Cluster>>;
@@ -47,6 +47,8 @@ pub struct Api {
     pub belief: watch::Receiver<Belief>,
     pub logs: Arc<LogStore>,
     pub state: Arc<StateStore>,
+    /// Where people write down what they do with incidents.
+    pub incident_desk: Arc<Desk>,
     pub outbox: Arc<Outbox>,
     pub targets: crate::collect::Targets,
     pub tokens: TokenCheck,
@@ -59,8 +61,17 @@ pub fn router(api: Api) -> Router {
         .route("/api/daraji/v1/clusters", get(clusters))
         .route("/api/daraji/v1/clusters/{name}", get(cluster))
         .route("/api/daraji/v1/events", get(events::events))
-        .route("/api/daraji/v1/incidents", get(incidents))
-        .route("/api/daraji/v1/incidents/{id}", get(incident))
+        .route("/api/daraji/v1/incidents", get(incidents::list))
+        .route("/api/daraji/v1/incidents/{id}", get(incidents::one))
+        .route(
+            "/api/daraji/v1/incidents/{id}/acknowledge",
+            post(incidents::acknowledge).delete(incidents::give_back).layer(DefaultBodyLimit::max(NOTE_BODY_BYTES_MAX)),
+        )
+        .route(
+            "/api/daraji/v1/incidents/{id}/notes",
+            post(incidents::note).layer(DefaultBodyLimit::max(NOTE_BODY_BYTES_MAX)),
+        )
+        .route("/api/daraji/v1/incidents/{id}/patterns", get(incidents::patterns))
         .route("/api/daraji/v1/targets", get(targets))
         .route("/api/daraji/v1/notifications", get(notifications))
         .route(
@@ -97,75 +108,6 @@ async fn cluster(State(api): State<Api>, Path(name): Path<String>) -> Result<Jso
     found.map(Json).ok_or_else(|| ApiError::not_found(format!("no cluster is called {name:?}")))
 }
 
-/// Filter of `GET incidents`.
-#[derive(Debug, Deserialize)]
-struct IncidentFilter {
-    cluster: Option<String>,
-    since: Option<String>,
-}
-
-async fn incidents(State(api): State<Api>, Query(filter): Query<IncidentFilter>) -> Result<Json<Value>, ApiError> {
-    let since = filter.since.as_deref().map(parse_time).transpose()?;
-    let state = Arc::clone(&api.state);
-    let all = blocking(move || state.read()?.scan(&INCIDENTS, "", usize::MAX)).await;
-    let all = all.map_err(|error: StateError| ApiError::internal(chain(&error)))?;
-    let all = all.into_iter().map(|(_, incident)| incident).collect();
-    Ok(Json(Value::Array(newest_first(all, filter.cluster.as_deref(), since))))
-}
-
-/// The incidents that fit, by the time they began; what is beyond the bound is older.
-fn newest_first(all: Vec<Value>, cluster: Option<&str>, since: Option<Timestamp>) -> Vec<Value> {
-    let text = |incident: &Value, name: &str| incident.get(name).and_then(Value::as_str).map(str::to_owned);
-    let with_time = |incident: Value| {
-        let opened_at = text(&incident, "opened_at").and_then(|time| Timestamp::parse_rfc3339(&time).ok());
-        (opened_at, incident)
-    };
-    let mut wanted: Vec<(Option<Timestamp>, Value)> = all
-        .into_iter()
-        .filter(|incident| cluster.is_none_or(|cluster| text(incident, "cluster").as_deref() == Some(cluster)))
-        .map(with_time)
-        .filter(|(opened_at, _)| since.is_none_or(|since| opened_at.is_none_or(|opened| opened >= since)))
-        .collect();
-    wanted.sort_by_key(|(opened_at, _)| std::cmp::Reverse(*opened_at));
-    wanted.into_iter().take(LIMIT_MAX).map(|(_, incident)| incident).collect()
-}
-
-/// How `GET incidents/ID` answers.
-#[derive(Clone, Copy, Debug, Default, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum IncidentFormat {
-    #[default]
-    Json,
-    /// A page of its own, to hand round.
-    Html,
-}
-
-#[derive(Debug, Deserialize)]
-struct IncidentView {
-    #[serde(default)]
-    format: IncidentFormat,
-}
-
-async fn incident(
-    State(api): State<Api>,
-    Path(id): Path<String>,
-    Query(view): Query<IncidentView>,
-) -> Result<Response, ApiError> {
-    let (state, key) = (Arc::clone(&api.state), id.clone());
-    let found = blocking(move || state.read()?.get(&INCIDENTS, &key)).await;
-    let found = found.map_err(|error: StateError| ApiError::internal(chain(&error)))?;
-    let row = found.ok_or_else(|| ApiError::not_found(format!("no incident has the id {id:?}")))?;
-    match view.format {
-        IncidentFormat::Json => Ok(Json(row).into_response()),
-        IncidentFormat::Html => {
-            let incident: Incident = serde_json::from_value(row).map_err(|error| ApiError::internal(chain(&error)))?;
-            let frame = Frame { title: incident.title.clone(), ..Frame::default() };
-            let page = report::html(&frame, &[Account::of(incident)]);
-            Ok(Html(page.map_err(|error| ApiError::internal(chain(&error)))?).into_response())
-        }
-    }
-}
-
 async fn targets(State(api): State<Api>) -> Response {
     Json(api.targets.snapshot()).into_response()
 }
@@ -187,25 +129,4 @@ fn parse_time(text: &str) -> Result<Timestamp, ApiError> {
         return Ok(Timestamp::from_secs_f64(seconds));
     }
     Timestamp::parse_rfc3339(text).map_err(|error| ApiError::bad_request(error.to_string()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn incidents_are_cut_by_time_and_not_by_name() {
-        let at = |minute: i64| Timestamp::from_secs(minute * 60);
-        let incident = |cluster: &str, minute: i64| json!({"cluster": cluster, "opened_at": at(minute)});
-        let count = i64::try_from(LIMIT_MAX).unwrap();
-        let mut all: Vec<Value> = (0..count).map(|minute| incident("zebra", minute)).collect();
-        all.insert(0, incident("ant", count));
-        let list = newest_first(all.clone(), None, None);
-        assert_eq!(
-            (list.len(), &list[0], &list[1]),
-            (LIMIT_MAX, &incident("ant", count), &incident("zebra", count - 1))
-        );
-        assert_eq!(newest_first(all.clone(), Some("ant"), None), [incident("ant", count)]);
-        assert_eq!(newest_first(all, Some("zebra"), Some(at(count - 2))).len(), 2);
-    }
 }

@@ -1,10 +1,15 @@
 //! Opening, joining and settling.
 
+use std::collections::BTreeMap;
+
 use crate::incident::{
     ClusterIncidents, CorrelatorOptions, FROM_LOGS, FiringAlert, IncidentChange, IncidentChangeKind, story,
 };
 use crate::model::cluster::{Cluster, Health, Member, Role, SplitBrainState};
-use crate::model::incident::{Impact, Incident, IncidentAlert, IncidentState, Phase, PhaseName};
+use crate::model::event::OWN_SOURCE;
+use crate::model::incident::{
+    Handling, INCIDENT_REOPENED, Impact, Incident, IncidentAlert, IncidentState, Phase, PhaseName,
+};
 use crate::model::{Event, EventSeverity, Timestamp};
 
 /// What an event means for incidents.
@@ -35,6 +40,14 @@ fn meaning(event: &Event) -> Meaning {
         "dcs_quorum_restored" => Meaning::Ends("dcs_quorum"),
         "replica_broken" => Meaning::Opens("replica_broken"),
         "replica_recovered" => Meaning::Ends("replica_broken"),
+        "postgres_hung" if event.severity == EventSeverity::Critical => Meaning::Opens("postgres_hung"),
+        "postgres_hung_ended" => Meaning::Ends("postgres_hung"),
+        // A restart in order is a notice.
+        "primary_interrupted" | "primary_restarted_in_place" | "primary_promoted_again"
+            if event.severity >= EventSeverity::Warning =>
+        {
+            Meaning::Happened
+        }
         _ if event.source == FROM_LOGS && event.severity >= EventSeverity::Warning => Meaning::Happened,
         _ => Meaning::Joins,
     }
@@ -96,38 +109,63 @@ enum Opening<'a> {
     Alert(&'a FiringAlert),
 }
 
+impl Opening<'_> {
+    fn cluster(&self) -> &str {
+        match self {
+            Self::Event(event) => &event.cluster,
+            Self::Alert(alert) => &alert.cluster,
+        }
+    }
+
+    fn name(&self) -> &str {
+        match self {
+            Self::Event(event) => &event.event,
+            Self::Alert(alert) => &alert.name,
+        }
+    }
+
+    fn severity(&self) -> EventSeverity {
+        match self {
+            Self::Event(event) => event.severity,
+            Self::Alert(alert) => alert.severity,
+        }
+    }
+
+    fn subject(&self) -> String {
+        match self {
+            Self::Event(event) => story::subject(event),
+            Self::Alert(alert) if alert.summary.is_empty() => format!("alert {} fires", alert.name),
+            Self::Alert(alert) => alert.summary.clone(),
+        }
+    }
+
+    /// Whether it is of the HA cluster, as opposed to an alert about something else.
+    fn is_ha(&self) -> bool {
+        !matches!(self, Self::Alert(alert) if !alert.part)
+    }
+
+    /// Whether it is the same trouble as that of an incident that settled.
+    fn continues(&self, settled: &Incident, at: Timestamp, options: &CorrelatorOptions) -> bool {
+        let is_soon = settled.settled_at.is_some_and(|ended| at.since(ended) < options.reopen_within);
+        let is_over = settled.likely_cause().is_some_and(|cause| !cause.reopens);
+        let is_alike = if self.is_ha() {
+            settled.is_more_than_its_alert()
+        } else {
+            settled.opener.as_deref() == Some(self.name())
+        };
+        is_soon && !is_over && is_alike
+    }
+}
+
 fn open(
     state: &mut ClusterIncidents,
     at: Timestamp,
     opening: &Opening<'_>,
     options: &CorrelatorOptions,
 ) -> IncidentChange {
-    let (cluster, subject, severity) = match opening {
-        Opening::Event(event) => (&event.cluster, story::subject(event), event.severity),
-        Opening::Alert(alert) => (&alert.cluster, alert_subject(alert), alert.severity),
-    };
-    let mut incident = Incident {
-        id: format!("{cluster}-{}", at.millis()),
-        cluster: cluster.clone(),
-        title: subject.clone(),
-        subject,
-        severity,
-        state: IncidentState::Open,
-        opened_at: at,
-        settled_at: None,
-        causes: Vec::new(),
-        verdict: None,
-        missing: Vec::new(),
-        phases: Vec::new(),
-        impact: Impact::default(),
-        events: Vec::new(),
-        alerts: Vec::new(),
-        events_left_out: 0,
-        opener: match opening {
-            Opening::Event(_) => None,
-            Opening::Alert(alert) => Some(alert.name.clone()),
-        },
-        is_ha: !matches!(opening, Opening::Alert(alert) if !alert.part),
+    let (kind, mut incident) = match state.settled.take().filter(|old| opening.continues(old, at, options)) {
+        Some(old) => (IncidentChangeKind::Reopened, reopened(old, at, opening, options)),
+        None => (IncidentChangeKind::Opened, opened(at, opening)),
     };
     let recent: Vec<_> = state.recent.drain(..).filter(|sign| at.since(sign.time) <= options.look_back).collect();
     let signs = story::signs(&recent);
@@ -150,16 +188,75 @@ fn open(
     state.healthy_since = None;
     state.stable_since = None;
     state.open = Some(incident.clone());
-    IncidentChange { kind: IncidentChangeKind::Opened, incident }
+    IncidentChange { kind, incident }
 }
 
-fn alert_subject(alert: &FiringAlert) -> String {
-    if alert.summary.is_empty() { format!("alert {} fires", alert.name) } else { alert.summary.clone() }
+fn opened(at: Timestamp, opening: &Opening<'_>) -> Incident {
+    let subject = opening.subject();
+    Incident {
+        id: format!("{}-{}", opening.cluster(), at.millis()),
+        cluster: opening.cluster().to_owned(),
+        title: subject.clone(),
+        subject,
+        severity: opening.severity(),
+        state: IncidentState::Open,
+        opened_at: at,
+        settled_at: None,
+        causes: Vec::new(),
+        verdict: None,
+        missing: Vec::new(),
+        phases: Vec::new(),
+        impact: Impact::default(),
+        events: Vec::new(),
+        alerts: Vec::new(),
+        events_left_out: 0,
+        opener: match opening {
+            Opening::Event(_) => None,
+            Opening::Alert(alert) => Some(alert.name.clone()),
+        },
+        is_ha: opening.is_ha(),
+        reopened: 0,
+        reopened_at: Vec::new(),
+        handling: Handling::default(),
+    }
 }
 
-/// Adds a phase once.
+/// The incident that settled, open again, with an event that says so and what was concluded before.
+fn reopened(mut incident: Incident, at: Timestamp, opening: &Opening<'_>, options: &CorrelatorOptions) -> Incident {
+    let settled_at = incident.settled_at.unwrap_or(at);
+    let before = incident.verdict.take().map_or_else(String::new, |verdict| format!("; it was concluded: {verdict}"));
+    incident.reopen(at);
+    incident.is_ha |= opening.is_ha();
+    incident.severity = incident.severity.max(opening.severity());
+    // What comes now must find room.
+    let surplus = incident.events.len().saturating_sub(options.events_max / 2);
+    incident.events.drain(..surplus);
+    incident.events_left_out += surplus as u64;
+    let seconds = at.since(settled_at).as_secs();
+    let event = Event {
+        id: format!("{}-reopened-{}", incident.id, incident.reopened),
+        time: at,
+        cluster: incident.cluster.clone(),
+        member: None,
+        event: INCIDENT_REOPENED.to_owned(),
+        severity: EventSeverity::Notice,
+        source: OWN_SOURCE.to_owned(),
+        text: format!("the incident is open again, {seconds} s after it settled: {}{before}", opening.subject()),
+        fields: BTreeMap::from([
+            ("incident".to_owned(), incident.id.clone()),
+            ("reopened".to_owned(), incident.reopened.to_string()),
+            ("settled_at".to_owned(), settled_at.to_string()),
+            ("because".to_owned(), opening.name().to_owned()),
+        ]),
+    };
+    join(&mut incident, &event, options);
+    incident
+}
+
+/// Adds a phase, once since the incident was opened last.
 fn phase(incident: &mut Incident, name: PhaseName, at: Timestamp) {
-    if incident.phases.iter().all(|phase| phase.name != name) {
+    let since = incident.reopened_at.last().copied().unwrap_or(Timestamp::MIN);
+    if incident.phases.iter().all(|phase| phase.name != name || phase.at < since) {
         incident.phases.push(Phase { name, at });
         incident.phases.sort_by_key(|phase| (phase.at, phase.name));
     }
@@ -180,6 +277,7 @@ fn join(incident: &mut Incident, event: &Event, options: &CorrelatorOptions) {
             incident.impact.split_brain_seconds = seconds.map(|seconds| seconds + before);
         }
         ("writes_resumed", _) => outage_measured(incident, event),
+        ("client_writes_resumed", _) => client_outage_measured(incident, event),
         ("leader_change_measured", _) => wal_measured(&mut incident.impact, event),
         _ => {}
     }
@@ -209,6 +307,22 @@ fn outage_measured(incident: &mut Incident, event: &Event) {
     let before = impact.write_outage_seconds.filter(|_| measured > 0.0).unwrap_or(0.0);
     impact.write_outage_seconds = Some(before + seconds);
     impact.write_outage_error_seconds = Some(measured + error);
+}
+
+/// Outages of one address add up; of several addresses the worst counts.
+fn client_outage_measured(incident: &mut Incident, event: &Event) {
+    let of = |event: &Event| {
+        Some((number::<f64>(event, "client_outage_seconds")?, number::<f64>(event, "client_outage_error_seconds")?))
+    };
+    let address = event.fields.get("address");
+    let told = incident.events.iter().filter(|told| told.event == event.event && told.fields.get("address") == address);
+    let sum = |(seconds, error): (f64, f64), (more, wrong): (f64, f64)| (seconds + more, error + wrong);
+    let (seconds, error) = told.chain([event]).filter_map(of).fold((0.0, 0.0), sum);
+    let impact = &mut incident.impact;
+    if seconds > impact.client_outage_seconds.unwrap_or(0.0) {
+        impact.client_outage_seconds = Some(seconds);
+        impact.client_outage_error_seconds = Some(error);
+    }
 }
 
 fn wal_measured(impact: &mut Impact, event: &Event) {
@@ -254,8 +368,7 @@ pub(super) fn alerts(
     state.critical_alerts = critical().map(|alert| alert.name.clone()).collect();
     let mut kind = IncidentChangeKind::Updated;
     if let Some(new) = new.filter(|_| state.open.is_none()) {
-        open(state, now, &Opening::Alert(new), options);
-        kind = IncidentChangeKind::Opened;
+        kind = open(state, now, &Opening::Alert(new), options).kind;
     }
     let incident = state.open.as_mut()?;
     let before = incident.alerts.clone();
@@ -272,6 +385,8 @@ pub(super) fn belief(
 ) -> Option<IncidentChange> {
     let outage = outage(state, cluster, now);
     if state.open.is_none() {
+        let over = |old: &mut Incident| old.settled_at.is_none_or(|at| now.since(at) >= options.reopen_within);
+        drop(state.settled.take_if(over));
         let possible = state.possible_since.is_some_and(|since| now.since(since) >= options.possible_hold);
         let raised = state.recent.iter().rfind(|event| event.event == "split_brain_possible").cloned();
         let (true, Some(raised)) = (possible, raised) else { return None };
@@ -289,9 +404,26 @@ pub(super) fn belief(
     if !settled {
         return changed.then(|| IncidentChange { kind: IncidentChangeKind::Updated, incident: incident.clone() });
     }
+    settle(state, now)
+}
+
+/// The cluster is not judged: nothing but alerts is known about it, and their end is the end.
+pub(super) fn without_belief(
+    state: &mut ClusterIncidents,
+    now: Timestamp,
+    options: &CorrelatorOptions,
+) -> Option<IncidentChange> {
+    let quiet = state.critical_alerts.is_empty();
+    state.healthy_since = quiet.then(|| state.healthy_since.unwrap_or(now));
+    let settled = state.healthy_since.is_some_and(|since| now.since(since) >= options.settle_after);
+    if settled { settle(state, now) } else { None }
+}
+
+fn settle(state: &mut ClusterIncidents, now: Timestamp) -> Option<IncidentChange> {
     let mut incident = state.open.take()?;
     incident.state = IncidentState::Settled;
     incident.settled_at = Some(now);
+    state.settled = Some(incident.clone());
     state.going_on.clear();
     state.healthy_since = None;
     state.stable_since = None;
@@ -328,7 +460,8 @@ fn outage(state: &mut ClusterIncidents, cluster: &Cluster, now: Timestamp) -> Op
 
 /// Phases and impact that only the belief shows.
 fn progress(incident: &mut Incident, cluster: &Cluster, now: Timestamp, outage: Option<f64>) {
-    let taken = incident.phases.iter().any(|phase| phase.name == PhaseName::LockTaken);
+    let since = incident.reopened_at.last().copied().unwrap_or(Timestamp::MIN);
+    let taken = incident.phases.iter().any(|phase| phase.name == PhaseName::LockTaken && phase.at >= since);
     let leader = cluster.leader.as_ref().filter(|leader| cluster.writable.contains(leader));
     if let Some(leader) = leader.filter(|_| taken) {
         phase(incident, PhaseName::Promoted, now);

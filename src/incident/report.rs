@@ -9,8 +9,8 @@ use std::fmt::Write as _;
 use minijinja::{Environment, UndefinedBehavior};
 use serde::Serialize;
 
-use crate::model::incident::{Cause, Confidence, Evidence, Incident, IncidentState, PhaseName};
-use crate::model::{EventSeverity, Timestamp};
+use crate::model::Timestamp;
+use crate::model::incident::{Cause, Evidence, Incident};
 
 /// Lanes are as wide as this, in percent.
 const LANE_WIDTH: f64 = 100.0;
@@ -105,7 +105,7 @@ impl Account {
                 error_seconds: Some(0.0),
                 member: event.member.clone().unwrap_or_default(),
                 source: event.source.clone(),
-                severity: severity(event.severity).to_owned(),
+                severity: event.severity.as_str().to_owned(),
                 event: event.event.clone(),
                 text: event.text.clone(),
                 times: 1,
@@ -204,6 +204,8 @@ struct AccountView<'a> {
     missing: &'a [String],
     phases: Vec<PhaseView>,
     impact: Vec<String>,
+    taken: Option<String>,
+    notes: Vec<NoteView<'a>>,
     lanes: Vec<LaneView<'a>>,
     ticks: Vec<TickView>,
     timeline: Vec<LineView<'a>>,
@@ -236,6 +238,13 @@ struct PhaseView {
     name: &'static str,
     at: String,
     after: String,
+}
+
+#[derive(Serialize)]
+struct NoteView<'a> {
+    at: String,
+    by: &'a str,
+    text: &'a str,
 }
 
 #[derive(Serialize)]
@@ -292,8 +301,8 @@ fn account_view(account: &Account) -> AccountView<'_> {
         id: &incident.id,
         cluster: &incident.cluster,
         title: &incident.title,
-        severity: severity(incident.severity),
-        state: state(incident.state),
+        severity: incident.severity.as_str(),
+        state: incident.state.as_str(),
         opened: incident.opened_at.to_rfc3339_millis(),
         settled: incident.settled_at.map(Timestamp::to_rfc3339_millis),
         verdict: verdict(incident),
@@ -303,12 +312,19 @@ fn account_view(account: &Account) -> AccountView<'_> {
             .phases
             .iter()
             .map(|phase| PhaseView {
-                name: phase_name(phase.name),
+                name: phase.name.words(),
                 at: phase.at.to_rfc3339_millis(),
                 after: after(start, phase.at),
             })
             .collect(),
-        impact: impact(incident),
+        impact: incident.impact.lines(),
+        taken: taken(incident),
+        notes: incident
+            .handling
+            .notes
+            .iter()
+            .map(|note| NoteView { at: note.at.to_rfc3339_millis(), by: &note.by, text: &note.text })
+            .collect(),
         lanes,
         ticks,
         timeline: account
@@ -329,7 +345,7 @@ fn cause_view(cause: &Cause) -> CauseView<'_> {
     CauseView {
         title: &cause.title,
         name: &cause.name,
-        confidence: confidence(cause.confidence),
+        confidence: cause.confidence.as_str(),
         score: format!("{:.2}", cause.score),
         symptom_of: cause.symptom_of.as_deref(),
         advice: &cause.advice,
@@ -390,6 +406,13 @@ pub fn verdict(incident: &Incident) -> String {
     }
 }
 
+/// Who has taken it, when.
+fn taken(incident: &Incident) -> Option<String> {
+    let handling = &incident.handling;
+    let (at, by) = handling.acknowledged_at.zip(handling.acknowledged_by.as_deref())?;
+    Some(format!("acknowledged {} by {by}", at.to_rfc3339_millis()))
+}
+
 /// `T+00:03.250`
 fn after(start: Timestamp, at: Timestamp) -> String {
     let (sign, span) = if at < start { ('-', start.since(at)) } else { ('+', at.since(start)) };
@@ -411,60 +434,6 @@ pub fn error_text(seconds: Option<f64>) -> String {
     }
 }
 
-fn impact(incident: &Incident) -> Vec<String> {
-    let impact = &incident.impact;
-    let mut lines = Vec::new();
-    match impact.write_outage_seconds {
-        Some(seconds) => lines.push(format!("no member was seen to take writes for {seconds:.1} s")),
-        None => lines.push("how long no member took writes is unknown".to_owned()),
-    }
-    if let Some(seconds) = impact.split_brain_seconds {
-        lines.push(format!("two members took writes for {seconds:.1} s"));
-    }
-    if let Some(range) = &impact.lost_wal {
-        lines.push(format!("WAL that may be lost: {range}"));
-    }
-    lines
-}
-
-const fn severity(severity: EventSeverity) -> &'static str {
-    match severity {
-        EventSeverity::Critical => "critical",
-        EventSeverity::Warning => "warning",
-        EventSeverity::Notice => "notice",
-        EventSeverity::Info => "info",
-    }
-}
-
-const fn state(state: IncidentState) -> &'static str {
-    match state {
-        IncidentState::Open => "open",
-        IncidentState::Acknowledged => "acknowledged",
-        IncidentState::Settled => "settled",
-    }
-}
-
-const fn confidence(confidence: Confidence) -> &'static str {
-    match confidence {
-        Confidence::High => "high",
-        Confidence::Medium => "medium",
-        Confidence::Low => "low",
-    }
-}
-
-const fn phase_name(name: PhaseName) -> &'static str {
-    match name {
-        PhaseName::Trigger => "first sign",
-        PhaseName::Detected => "detected",
-        PhaseName::LeaseExpired => "lease expired",
-        PhaseName::Released => "key released",
-        PhaseName::LockTaken => "key taken",
-        PhaseName::Promoted => "promoted",
-        PhaseName::FirstWrite => "first write",
-        PhaseName::LastReplicaStreaming => "all replicas stream",
-    }
-}
-
 /// How the text is marked on a terminal.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Style {
@@ -474,6 +443,10 @@ pub struct Style {
 impl Style {
     fn paint(self, code: &str, text: &str) -> String {
         if self.colours { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+    }
+
+    pub fn bold(self, text: &str) -> String {
+        self.paint("1", text)
     }
 
     fn severity(self, word: &str, text: &str) -> String {
@@ -497,14 +470,23 @@ pub fn plain(text: &str) -> String {
 pub fn text(account: &Account, style: Style) -> String {
     let incident = &account.incident;
     let mut out = String::new();
-    let word = severity(incident.severity);
-    let head = format!("{}  {}", style.severity(word, &word.to_uppercase()), style.paint("1", &plain(&incident.title)));
+    let word = incident.severity.as_str();
+    let head = format!("{}  {}", style.severity(word, &word.to_uppercase()), style.bold(&plain(&incident.title)));
     line(&mut out, &head);
     let until = incident
         .settled_at
-        .map_or_else(|| format!("still {}", state(incident.state)), |at| format!("settled {}", clock(at)));
+        .map_or_else(|| format!("still {}", incident.state.as_str()), |at| format!("settled {}", clock(at)));
     line(&mut out, &format!("  {}  opened {}, {until}", incident.id, incident.opened_at.to_rfc3339_millis()));
-    line(&mut out, &format!("\n  {} {}", style.paint("1", "verdict"), plain(&verdict(incident))));
+    for at in &incident.reopened_at {
+        line(&mut out, &format!("  open again {}", at.to_rfc3339_millis()));
+    }
+    if let Some(taken) = taken(incident) {
+        line(&mut out, &format!("  {}", plain(&taken)));
+    }
+    for note in &incident.handling.notes {
+        line(&mut out, &format!("  note {} {}: {}", note.at.to_rfc3339_millis(), plain(&note.by), plain(&note.text)));
+    }
+    line(&mut out, &format!("\n  {} {}", style.bold("verdict"), plain(&verdict(incident))));
     for (place, cause) in (1..).zip(&incident.causes) {
         text_of_cause(&mut out, place, cause, style);
     }
@@ -512,15 +494,15 @@ pub fn text(account: &Account, style: Style) -> String {
         line(&mut out, &format!("  not seen   {}", plain(missing)));
     }
     let start = incident.phases.first().map_or(incident.opened_at, |phase| phase.at);
-    line(&mut out, &format!("\n  {}", style.paint("1", "phases")));
+    line(&mut out, &format!("\n  {}", style.bold("phases")));
     for phase in &incident.phases {
-        line(&mut out, &format!("  {}  {:<20} {}", after(start, phase.at), phase_name(phase.name), clock(phase.at)));
+        line(&mut out, &format!("  {}  {:<20} {}", after(start, phase.at), phase.name.words(), clock(phase.at)));
     }
-    line(&mut out, &format!("\n  {}", style.paint("1", "impact")));
-    for impact in impact(incident) {
+    line(&mut out, &format!("\n  {}", style.bold("impact")));
+    for impact in incident.impact.lines() {
         line(&mut out, &format!("  {impact}"));
     }
-    line(&mut out, &format!("\n  {}", style.paint("1", "members")));
+    line(&mut out, &format!("\n  {}", style.bold("members")));
     for lane in &account.lanes {
         let states = lane.states.iter().map(|change| format!("{} {}", clock(change.from), change.state.as_str()));
         line(&mut out, &format!("  {:<12} {}", plain(&lane.member), states.collect::<Vec<_>>().join(" → ")));
@@ -529,7 +511,7 @@ pub fn text(account: &Account, style: Style) -> String {
         &mut out,
         &format!(
             "\n  {} (UTC; ± how far the host's clock may be off; * proves the first cause)",
-            style.paint("1", "timeline")
+            style.bold("timeline")
         ),
     );
     for one in &account.timeline {
@@ -546,9 +528,8 @@ fn line(out: &mut String, text: &str) {
 fn text_of_cause(out: &mut String, place: usize, cause: &Cause, style: Style) {
     let symptom =
         cause.symptom_of.as_ref().map_or_else(String::new, |root| format!(", brought about by {}", plain(root)));
-    let head =
-        format!("{place}. {} ({}, {:.2}{symptom})", plain(&cause.title), confidence(cause.confidence), cause.score);
-    line(out, &format!("  {}", style.paint("1", &head)));
+    let head = format!("{place}. {} ({}, {:.2}{symptom})", plain(&cause.title), cause.confidence.as_str(), cause.score);
+    line(out, &format!("  {}", style.bold(&head)));
     let mut last = "";
     for proof in &cause.evidence {
         if proof.sign != last {

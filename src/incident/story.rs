@@ -27,6 +27,15 @@ pub(super) fn subject(event: &Event) -> String {
         "split_brain_possible" => format!("split brain is possible: {member} cannot be seen"),
         "dcs_quorum_lost" => "the DCS lost its quorum".to_owned(),
         "replica_broken" => format!("{member} does not replicate"),
+        "primary_interrupted" | "primary_restarted_in_place" if field(event, "crashed") == "true" => {
+            format!("PostgreSQL of the leader {member} crashed and recovered")
+        }
+        "primary_interrupted" | "primary_restarted_in_place" if !field(event, "crashed").is_empty() => {
+            format!("the leader {member} took no writes for a while")
+        }
+        "primary_promoted_again" if !field(event, "new_timeline").is_empty() => {
+            format!("the leader {member} was demoted and promoted again")
+        }
         _ => event.text.clone(),
     }
 }
@@ -64,28 +73,33 @@ pub(super) fn since(event: &Event) -> Option<Timestamp> {
 
 /// Conditions that may be the sign of what opens an incident, with what ends them. What is over by its nature (a restart
 /// in place, a failed switchover) is no sign of what comes later.
-const CONDITIONS: [(&str, &str); 10] = [
-    ("rest_down", "rest_up"),
-    ("postgres_down", "postgres_up"),
-    ("member_lost", "member_returned"),
-    ("lease_not_renewed", "lease_renewed"),
-    ("dcs_member_down", "dcs_member_up"),
-    ("dcs_blind", "dcs_visible"),
-    ("lag_high", "lag_normal"),
-    ("failsafe_entered", "failsafe_left"),
-    ("paused", "resumed"),
-    ("split_brain_possible", "split_brain_ended"),
+const CONDITIONS: [(&str, &[&str]); 14] = [
+    ("rest_down", &["rest_up"]),
+    ("postgres_down", &["postgres_up"]),
+    ("member_lost", &["member_returned"]),
+    ("primary_not_writable", &["primary_interrupted", "primary_restarted_in_place", "primary_promoted_again"]),
+    ("postgres_hung", &["postgres_hung_ended"]),
+    ("client_writes_failed", &["client_writes_resumed"]),
+    ("lease_not_renewed", &["lease_renewed"]),
+    ("dcs_alarm", &["dcs_alarm_ended"]),
+    ("dcs_member_down", &["dcs_member_up"]),
+    ("dcs_blind", &["dcs_visible"]),
+    ("lag_high", &["lag_normal"]),
+    ("failsafe_entered", &["failsafe_left"]),
+    ("paused", &["resumed"]),
+    ("split_brain_possible", &["split_brain_ended"]),
 ];
 
 /// Of what happened before an incident opened: what went on when it did.
 pub(super) fn signs(recent: &[Event]) -> Vec<Event> {
     let same = |sign: &Event, later: &Event| {
         sign.event == "split_brain_possible"
-            || later.member == sign.member && later.fields.get("url") == sign.fields.get("url")
+            || later.member == sign.member
+                && ["url", "address"].iter().all(|field| later.fields.get(*field) == sign.fields.get(*field))
     };
     let goes_on = |index: usize, sign: &Event| {
-        let Some((_, end)) = CONDITIONS.iter().find(|(begin, _)| *begin == sign.event) else { return false };
-        !recent.iter().skip(index).any(|later| later.event == *end && same(sign, later))
+        let Some((_, ends)) = CONDITIONS.iter().find(|(begin, _)| *begin == sign.event) else { return false };
+        !recent.iter().skip(index).any(|later| ends.contains(&later.event.as_str()) && same(sign, later))
     };
     recent.iter().enumerate().filter(|(index, sign)| goes_on(*index, sign)).map(|(_, sign)| sign.clone()).collect()
 }

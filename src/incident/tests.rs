@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::incident::{Correlator, CorrelatorOptions, FiringAlert, IncidentChange, IncidentChangeKind};
 use crate::model::cluster::{Cluster, Health, Member, Role};
-use crate::model::incident::{IncidentState, PhaseName};
+use crate::model::incident::{Handling, INCIDENT_REOPENED, IncidentState, Note, PhaseName, Verdict};
 use crate::model::{Event, EventSeverity, Timestamp};
 
 const START: Timestamp = Timestamp::from_secs(1_800_000_000);
@@ -18,6 +18,7 @@ fn event(seconds: u64, name: &str, member: &str, fields: &[(&str, &str)]) -> Eve
     let severity = match name {
         "leader_changed" if fields.contains(&("planned", "true")) => EventSeverity::Notice,
         "leader_lost" | "leader_changed" | "split_brain_confirmed" | "dcs_quorum_lost" => EventSeverity::Critical,
+        "primary_restarted_in_place" if fields.contains(&("crashed", "false")) => EventSeverity::Notice,
         "leader_returned" | "split_brain_ended" | "lease_renewed" => EventSeverity::Info,
         _ => EventSeverity::Warning,
     };
@@ -62,6 +63,18 @@ fn belief(health: Health, leader: Option<&str>) -> Cluster {
     }
 }
 
+/// One critical alert.
+fn firing_of(name: &str, seconds: u64, part: bool) -> BTreeSet<FiringAlert> {
+    BTreeSet::from([FiringAlert {
+        cluster: "demo".to_owned(),
+        name: name.to_owned(),
+        severity: EventSeverity::Critical,
+        since: at(seconds),
+        summary: String::new(),
+        part,
+    }])
+}
+
 struct Story {
     correlator: Correlator,
     changes: Vec<IncidentChange>,
@@ -80,15 +93,8 @@ impl Story {
     fn alert(&mut self, seconds: u64, name: &str, severity: EventSeverity, firing: bool) {
         self.firing.retain(|alert| alert.name != name);
         if firing {
-            let alert = FiringAlert {
-                cluster: "demo".to_owned(),
-                name: name.to_owned(),
-                severity,
-                since: at(seconds),
-                summary: String::new(),
-                part: true,
-            };
-            self.firing.insert(alert);
+            let found = firing_of(name, seconds, true);
+            self.firing.extend(found.into_iter().map(|alert| FiringAlert { severity, ..alert }));
         }
         self.changes.extend(self.correlator.alerts(&self.firing, at(seconds)));
     }
@@ -114,7 +120,7 @@ fn a_failover_opens_once_and_settles_once() {
     story.event(event(1, "leader_changed", "n1", &[("old_leader", "n2"), ("planned", "true")]));
     story.event(event(2, "lease_not_renewed", "n1", &[]));
     story.event(event(3, "lease_renewed", "n1", &[]));
-    story.event(event(3, "primary_restarted_in_place", "n1", &[]));
+    story.event(event(3, "primary_restarted_in_place", "n1", &[("crashed", "false")]));
     story.event(event(4, "rest_down", "n1", &[]));
     story.event(event(
         10,
@@ -184,11 +190,15 @@ fn what_opens_and_what_only_joins() {
         ("split_brain_confirmed", true),
         ("dcs_quorum_lost", true),
         ("replica_broken", true),
+        ("postgres_hung", false),
+        ("primary_interrupted", true),
+        ("primary_restarted_in_place", true),
+        ("primary_promoted_again", true),
         ("split_brain_possible", false),
         ("member_lost", false),
         ("lag_high", false),
         ("dcs_member_down", false),
-        ("primary_restarted_in_place", false),
+        ("primary_not_writable", false),
         ("leader_returned", false),
     ] {
         let mut story = Story::new();
@@ -295,11 +305,176 @@ fn it_survives_a_restart_and_ignores_repeated_events() {
     story.event(lost);
     let open = story.correlator.open("demo").unwrap();
     assert_eq!(open.events.len(), 1);
-    let id = open.id.clone();
-    assert_eq!(story.correlator.acknowledge(&id).unwrap().incident.state, IncidentState::Acknowledged);
-    assert!(story.correlator.acknowledge(&id).is_none());
     let settled = story.correlator.forget("demo", at(9)).unwrap();
     assert_eq!((settled.kind, settled.incident.settled_at), (IncidentChangeKind::Settled, Some(at(9))));
+}
+
+fn taken(seconds: u64) -> Handling {
+    let note = Note { at: at(seconds), by: "anna".to_owned(), text: "mine".to_owned() };
+    Handling { acknowledged_at: Some(at(seconds)), acknowledged_by: Some("anna".to_owned()), notes: vec![note] }
+}
+
+fn concluded(reopens: bool) -> Verdict {
+    let cause = serde_json::json!({
+        "name": "host_lost", "title": "The host of n1 was lost", "confidence": "high", "score": 0.9, "reopens": reopens,
+    });
+    Verdict {
+        text: "The host of n1 was lost (high)".to_owned(),
+        causes: vec![serde_json::from_value(cause).unwrap()],
+        missing: vec![],
+    }
+}
+
+/// A loss of the leader at second 1 that settles at second 40.
+fn settled_failover() -> Story {
+    let mut story = Story::new();
+    story.event(event(1, "leader_lost", "n1", &[("reason", "lease_expired")]));
+    story.event(event(3, "leader_changed", "n2", &[("old_leader", "n1"), ("planned", "false")]));
+    story.believe(3..60, &belief(Health::Ok, Some("n2")));
+    assert_eq!(story.kinds(), [IncidentChangeKind::Opened, IncidentChangeKind::Settled]);
+    story
+}
+
+#[test]
+fn who_has_taken_it_is_carried_along_until_it_settles_and_beyond() {
+    let mut story = Story::new();
+    story.event(event(1, "leader_lost", "n1", &[]));
+    let id = story.correlator.open("demo").unwrap().id.clone();
+    assert!(story.correlator.handled("another", &taken(2)).is_none());
+    let change = story.correlator.handled(&id, &taken(2)).unwrap();
+    assert_eq!((change.kind, change.incident.state), (IncidentChangeKind::Updated, IncidentState::Acknowledged));
+    story.event(event(3, "leader_changed", "n2", &[("old_leader", "n1"), ("planned", "false")]));
+    assert_eq!(story.correlator.open("demo").unwrap().state, IncidentState::Acknowledged);
+    let given_back = story.correlator.handled(&id, &Handling::default()).unwrap().incident;
+    assert_eq!((given_back.state, given_back.handling), (IncidentState::Open, Handling::default()));
+    story.correlator.handled(&id, &taken(4)).unwrap();
+    story.believe(4..60, &belief(Health::Ok, Some("n2")));
+    let settled = &story.changes.last().unwrap().incident;
+    assert_eq!((settled.state, &settled.handling), (IncidentState::Settled, &taken(4)));
+    let mut more = taken(4);
+    more.notes.push(Note { at: at(70), by: "ben".to_owned(), text: "power supply".to_owned() });
+    let noted = story.correlator.handled(&id, &more).unwrap().incident;
+    assert_eq!((noted.state, noted.handling), (IncidentState::Settled, more));
+}
+
+#[test]
+fn what_follows_soon_opens_the_old_incident_again() {
+    let mut story = settled_failover();
+    let first = story.changes.last().unwrap().incident.clone();
+    story.correlator.handled(&first.id, &taken(50)).unwrap();
+    story.correlator.explained(&first.id, &concluded(true)).unwrap();
+    let kept = serde_json::to_string(story.correlator.memory()).unwrap();
+    story.correlator = Correlator::restore(CorrelatorOptions::default(), serde_json::from_str(&kept).unwrap());
+    story.believe(60..100, &belief(Health::Ok, Some("n2")));
+    story.event(event(100, "leader_lost", "n2", &[("reason", "released")]));
+    let again = story.correlator.open("demo").unwrap().clone();
+    assert_eq!((&again.id, &again.subject, again.opened_at), (&first.id, &first.subject, first.opened_at));
+    assert_eq!((again.state, again.settled_at), (IncidentState::Open, None));
+    assert_eq!((again.reopened, &again.reopened_at[..]), (1, &[at(100)][..]));
+    assert_eq!((again.causes.len(), &again.verdict), (0, &None), "what was concluded is about the first trouble");
+    assert_eq!((again.handling.acknowledged_at, again.handling.notes.len()), (None, 1), "nobody has taken this");
+    let said = again.events.iter().find(|event| event.event == INCIDENT_REOPENED).unwrap();
+    assert_eq!(
+        said.text,
+        "the incident is open again, 67 s after it settled: n2 lost the leader key (released); \
+         it was concluded: The host of n1 was lost (high)"
+    );
+    assert_eq!((said.severity, said.fields["because"].as_str()), (EventSeverity::Notice, "leader_lost"));
+    story.event(event(102, "leader_changed", "n3", &[("old_leader", "n2"), ("planned", "false")]));
+    story.believe(102..150, &belief(Health::Ok, Some("n3")));
+    assert_eq!(story.kinds(), {
+        use IncidentChangeKind::{Opened, Reopened, Settled};
+        [Opened, Settled, Reopened, Settled]
+    });
+    let last = &story.changes.last().unwrap().incident;
+    let rounds: Vec<_> = last.phases.iter().filter(|phase| phase.at >= at(100)).map(|phase| phase.name).collect();
+    assert_eq!(
+        rounds,
+        [
+            PhaseName::Trigger,
+            PhaseName::Detected,
+            PhaseName::Released,
+            PhaseName::LockTaken,
+            PhaseName::Promoted,
+            PhaseName::LastReplicaStreaming
+        ]
+    );
+    assert_eq!(last.phases.iter().filter(|phase| phase.name == PhaseName::LockTaken).count(), 2);
+}
+
+#[test]
+fn what_is_another_trouble_opens_another_incident() {
+    for (what, seconds, cause_reopens, alert, reopened) in [
+        ("soon", 600, true, None, true),
+        ("too late", 660, true, None, false),
+        ("over when it was done", 100, false, None, false),
+        ("an alert that is part of such trouble", 100, true, Some(true), true),
+        ("an alert about something else", 100, true, Some(false), false),
+    ] {
+        let mut story = settled_failover();
+        let id = story.changes.last().unwrap().incident.id.clone();
+        story.correlator.explained(&id, &concluded(cause_reopens)).unwrap();
+        story.believe(60..seconds, &belief(Health::Ok, Some("n2")));
+        match alert {
+            None => story.event(event(seconds, "leader_lost", "n2", &[])),
+            Some(part) => {
+                story.alert(seconds, "Wrong", EventSeverity::Critical, true);
+                if !part {
+                    story = settled_failover();
+                    let firing = firing_of("Wrong", seconds, false);
+                    story.changes.extend(story.correlator.alerts(&firing, at(seconds)));
+                }
+            }
+        }
+        let open = story.correlator.open("demo").unwrap();
+        assert_eq!((open.id == id, open.reopened == 1), (reopened, reopened), "{what}");
+        assert_eq!(story.kinds().contains(&IncidentChangeKind::Reopened), reopened, "{what}");
+    }
+}
+
+#[test]
+fn an_incident_that_rests_on_an_alert_alone_comes_back_with_that_alert_only() {
+    for (name, reopened) in [("DiskFull", true), ("Lag", false)] {
+        let mut story = Story::new();
+        for (seconds, name) in [(1, "DiskFull"), (100, name)] {
+            let firing = firing_of(name, seconds, false);
+            story.changes.extend(story.correlator.alerts(&firing, at(seconds)));
+            story.changes.extend(story.correlator.alerts(&BTreeSet::new(), at(seconds + 1)));
+            story.believe(seconds + 1..seconds + 40, &belief(Health::Ok, Some("n1")));
+        }
+        assert_eq!(story.kinds().contains(&IncidentChangeKind::Reopened), reopened, "{name}");
+    }
+    let mut story = Story::new();
+    let firing = firing_of("DiskFull", 1, false);
+    story.changes.extend(story.correlator.alerts(&firing, at(1)));
+    story.changes.extend(story.correlator.alerts(&BTreeSet::new(), at(2)));
+    story.believe(2..40, &belief(Health::Ok, Some("n1")));
+    story.event(event(50, "leader_lost", "n1", &[]));
+    assert!(!story.kinds().contains(&IncidentChangeKind::Reopened), "the HA cluster's trouble is another");
+}
+
+#[test]
+fn a_cluster_that_nobody_judges_settles_with_its_alerts() {
+    let mut story = Story::new();
+    story.alert(1, "NoLeader", EventSeverity::Critical, true);
+    let tick = |story: &mut Story, seconds: std::ops::Range<u64>| {
+        for second in seconds {
+            story.changes.extend(story.correlator.judged(&BTreeSet::from(["another"]), at(second)));
+        }
+    };
+    tick(&mut story, 1..100);
+    assert_eq!(story.kinds(), [IncidentChangeKind::Opened]);
+    story.alert(100, "NoLeader", EventSeverity::Critical, false);
+    tick(&mut story, 100..120);
+    story.alert(120, "NoLeader", EventSeverity::Critical, true);
+    tick(&mut story, 120..121);
+    story.alert(121, "NoLeader", EventSeverity::Critical, false);
+    tick(&mut story, 121..151);
+    assert_eq!(story.kinds(), [IncidentChangeKind::Opened], "quiet for less than the settling time");
+    tick(&mut story, 151..160);
+    assert_eq!(story.kinds(), [IncidentChangeKind::Opened, IncidentChangeKind::Settled]);
+    story.changes.extend(story.correlator.judged(&BTreeSet::from(["demo"]), at(500)));
+    assert_eq!(story.changes.last().unwrap().incident.settled_at, Some(at(151)));
 }
 
 #[test]

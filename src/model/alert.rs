@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::model::incident::{Confidence, Evidence, Impact, IncidentState, Phase};
 use crate::model::{Event, Labels, Timestamp};
 
 /// The label that names the rule behind an alert.
@@ -24,6 +25,9 @@ pub const INCIDENT_ANNOTATION: &str = "incident";
 
 /// Signs may come this long before the incident that they belong to.
 pub const INCIDENT_LOOK_BACK: Duration = Duration::from_mins(2);
+
+/// What happens so soon after an incident settled opens it again.
+pub const INCIDENT_REOPENS_WITHIN: Duration = Duration::from_mins(10);
 
 /// Free texts of an alert by name: `summary`, `description`, `runbook_url` …
 pub type Annotations = BTreeMap<String, String>;
@@ -112,7 +116,16 @@ impl Alert {
         labels.set("cause", notice.cause.as_deref().unwrap_or(""));
         let mut annotations = Annotations::new();
         annotations.insert("summary".to_owned(), notice.title.clone());
-        annotations.insert("description".to_owned(), notice.description.clone());
+        annotations.insert("description".to_owned(), notice.text());
+        if notice.settled_at.is_some() {
+            let IncidentReport { verdict, confidence, impact, .. } = &notice.report;
+            let unknown = || "unknown".to_owned();
+            annotations.insert("verdict".to_owned(), verdict.clone().unwrap_or_else(unknown));
+            annotations
+                .insert("confidence".to_owned(), confidence.map_or_else(unknown, |word| word.as_str().to_owned()));
+            annotations.insert("write_outage".to_owned(), impact.write_outage_text());
+            annotations.insert("lost_wal".to_owned(), impact.lost_wal_text());
+        }
         Self {
             fingerprint: Fingerprint::of(&identity),
             labels: labels.build(),
@@ -161,22 +174,71 @@ pub struct IncidentNotice {
     pub severity: String,
     /// Name of the likeliest cause, once known.
     pub cause: Option<String>,
-    /// What is known now, in sentences.
-    pub description: String,
     pub opened_at: Timestamp,
     pub settled_at: Option<Timestamp>,
     /// What happened, oldest first.
     pub timeline: Vec<Event>,
     /// The cluster's members as they are now.
     pub members: Vec<MemberNotice>,
-    /// Writes were refused for this long, as far as known.
-    pub write_outage_seconds: Option<f64>,
+    #[serde(default)]
+    pub report: IncidentReport,
+    /// When it came back last, if it did.
+    #[serde(default)]
+    pub reopened_at: Option<Timestamp>,
+    /// Who has taken it.
+    #[serde(default)]
+    pub acknowledged_by: Option<String>,
     /// The alert that opened it, when no event did.
     #[serde(default)]
     pub opener: Option<String>,
     /// Two members took writes at one time: worse than what it may have been opened for.
     #[serde(default)]
     pub split_brain: bool,
+}
+
+impl IncidentNotice {
+    pub fn state(&self) -> IncidentState {
+        match (self.settled_at, &self.acknowledged_by) {
+            (Some(_), _) => IncidentState::Settled,
+            (None, Some(_)) => IncidentState::Acknowledged,
+            (None, None) => IncidentState::Open,
+        }
+    }
+
+    /// What is known now, in lines: what happened, why, what proves it and what to do; once it has settled also what it
+    /// cost and how it went, and then what is not known as well.
+    pub fn text(&self) -> String {
+        let IncidentReport { verdict, evidence, advice, phases, impact, .. } = &self.report;
+        let mut lines = vec![self.title.clone()];
+        lines.extend(verdict.as_ref().map(|verdict| format!("Cause: {verdict}")));
+        lines.extend(evidence.iter().map(|one| format!("{}  {}: {}", one.time, one.sign, one.text)));
+        lines.extend(advice.as_ref().map(|advice| format!("What to do: {advice}")));
+        if self.settled_at.is_some() {
+            if verdict.is_none() {
+                lines.push("Cause: unknown".to_owned());
+            }
+            lines.push(format!("Write outage: {}", impact.write_outage_text()));
+            lines.push(format!("WAL lost: {}", impact.lost_wal_text()));
+            lines.extend(phases.iter().map(|phase| format!("{}  {}", phase.at, phase.name.words())));
+        }
+        lines.join("\n")
+    }
+}
+
+/// What is known of why it happened and what it cost.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct IncidentReport {
+    /// What is concluded, in one line; `None` until the causes were looked for.
+    pub verdict: Option<String>,
+    /// How sure the likeliest cause is, if there is one.
+    pub confidence: Option<Confidence>,
+    /// What proves it, the first few.
+    pub evidence: Vec<Evidence>,
+    /// What to do.
+    pub advice: Option<String>,
+    /// In the order of their times.
+    pub phases: Vec<Phase>,
+    pub impact: Impact,
 }
 
 /// One row of the members table in a notification. `None` means unknown.

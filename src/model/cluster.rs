@@ -78,6 +78,9 @@ pub struct Cluster {
     pub timeline: Option<u32>,
     pub system_identifier: Option<String>,
     pub paused: Option<bool>,
+    /// A switchover that was asked for is under way, or has just ended.
+    #[serde(default)]
+    pub switching: bool,
     pub failsafe: Option<bool>,
     /// `off`, `on` or `quorum`.
     pub sync_mode: Option<String>,
@@ -152,7 +155,9 @@ pub struct Reach {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LostReason {
-    /// Agents reach it: it is our own view that is cut off.
+    /// It takes our connections and does not answer: its processes hang.
+    NotAnswering,
+    /// Agents reach it and we do not: it is our own view that is cut off.
     MonitorCutOff,
     /// The host answers that nothing listens there.
     Down,
@@ -165,6 +170,7 @@ pub enum LostReason {
 impl LostReason {
     pub const fn as_str(self) -> &'static str {
         match self {
+            Self::NotAnswering => "not_answering",
             Self::MonitorCutOff => "monitor_cut_off",
             Self::Down => "down",
             Self::UnreachableFromAll => "unreachable_from_all",

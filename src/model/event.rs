@@ -28,6 +28,15 @@ pub enum EventSeverity {
 }
 
 impl EventSeverity {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Critical => "critical",
+            Self::Warning => "warning",
+            Self::Notice => "notice",
+            Self::Info => "info",
+        }
+    }
+
     pub const fn as_log_severity(self) -> Severity {
         match self {
             Self::Info => Severity::Info,

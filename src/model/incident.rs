@@ -4,10 +4,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::{Event, EventSeverity, Timestamp};
 
-/// Incidents of before the field were of the HA cluster.
+/// What rows of before a field mean by its absence.
 fn yes() -> bool {
     true
 }
+
+/// Times of coming back that an incident keeps.
+const REOPENED_AT_MAX: usize = 20;
+
+/// The event that says that an incident is open again. It comes before what belongs to that.
+pub const INCIDENT_REOPENED: &str = "incident_reopened";
 
 /// Whether anybody still has to act.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -17,6 +23,16 @@ pub enum IncidentState {
     /// Somebody has taken it; it settles like an open one.
     Acknowledged,
     Settled,
+}
+
+impl IncidentState {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Acknowledged => "acknowledged",
+            Self::Settled => "settled",
+        }
+    }
 }
 
 /// One incident of one cluster.
@@ -62,6 +78,36 @@ pub struct Incident {
     /// Events that were left out because there were too many.
     #[serde(default)]
     pub events_left_out: u64,
+    /// How often it came back soon after it had settled.
+    #[serde(default)]
+    pub reopened: u32,
+    /// When it did, oldest first; the last few. What was concluded is about what happened since the last.
+    #[serde(default)]
+    pub reopened_at: Vec<Timestamp>,
+    #[serde(flatten)]
+    pub handling: Handling,
+}
+
+/// What people did with an incident. Only they change it; the judge carries it along.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Handling {
+    /// When somebody took it.
+    #[serde(default)]
+    pub acknowledged_at: Option<Timestamp>,
+    /// Who did: the name of a token, or `local`.
+    #[serde(default)]
+    pub acknowledged_by: Option<String>,
+    /// Oldest first; never changed, never removed.
+    #[serde(default)]
+    pub notes: Vec<Note>,
+}
+
+/// What somebody wrote down about an incident.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Note {
+    pub at: Timestamp,
+    pub by: String,
+    pub text: String,
 }
 
 impl Incident {
@@ -73,11 +119,62 @@ impl Incident {
 }
 
 impl Incident {
+    /// When the trouble began that it is about now: its opening or, if it came back, the last time.
+    pub fn last_opened_at(&self) -> Timestamp {
+        self.reopened_at.last().copied().unwrap_or(self.opened_at)
+    }
+
+    /// What happened in the trouble that it is about now.
+    pub fn current_events(&self) -> &[Event] {
+        let back = self.events.iter().rposition(|event| event.event == INCIDENT_REOPENED);
+        back.and_then(|index| self.events.get(index + 1..)).unwrap_or(&self.events)
+    }
+
+    /// When it had settled before it came back the last time.
+    pub fn settled_before(&self) -> Option<Timestamp> {
+        let back = self.events.iter().rfind(|event| event.event == INCIDENT_REOPENED)?;
+        Timestamp::parse_rfc3339(back.fields.get("settled_at")?).ok()
+    }
+
+    /// Opens it again: nobody has taken this, and nothing is concluded about it yet.
+    pub fn reopen(&mut self, at: Timestamp) {
+        self.settled_at = None;
+        self.reopened = self.reopened.saturating_add(1);
+        self.reopened_at.push(at);
+        let surplus = self.reopened_at.len().saturating_sub(REOPENED_AT_MAX);
+        self.reopened_at.drain(..surplus);
+        self.causes.clear();
+        self.missing.clear();
+        self.verdict = None;
+        self.state = IncidentState::Open;
+        self.handle(&self.handling.clone());
+    }
+
+    /// Takes in what people did with it. That somebody took it counts until it comes back.
+    pub fn handle(&mut self, handling: &Handling) {
+        self.handling.clone_from(handling);
+        let back_at = self.reopened_at.last().copied();
+        if self.handling.acknowledged_at < back_at {
+            self.handling.acknowledged_at = None;
+            self.handling.acknowledged_by = None;
+        }
+        if self.state != IncidentState::Settled {
+            let taken = self.handling.acknowledged_at.is_some();
+            self.state = if taken { IncidentState::Acknowledged } else { IncidentState::Open };
+        }
+    }
+
     /// Takes in what was concluded about the cause.
     pub fn conclude(&mut self, verdict: &Verdict) {
         self.causes.clone_from(&verdict.causes);
         self.missing.clone_from(&verdict.missing);
         self.verdict = Some(verdict.text.clone());
+    }
+
+    /// What was concluded about the cause, once it was looked for.
+    pub fn concluded(&self) -> Option<Verdict> {
+        let text = self.verdict.clone()?;
+        Some(Verdict { text, causes: self.causes.clone(), missing: self.missing.clone() })
     }
 
     /// The likeliest cause, when it is more than a guess.
@@ -121,6 +218,9 @@ pub struct Cause {
     /// What to do.
     #[serde(default)]
     pub advice: String,
+    /// Whether what follows soon belongs to the same incident. What a person asked for is over when it is done.
+    #[serde(default = "yes")]
+    pub reopens: bool,
 }
 
 /// How sure a cause is.
@@ -130,6 +230,16 @@ pub enum Confidence {
     Low,
     Medium,
     High,
+}
+
+impl Confidence {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::High => "high",
+            Self::Medium => "medium",
+            Self::Low => "low",
+        }
+    }
 }
 
 /// One record that proves something.
@@ -168,6 +278,22 @@ pub enum PhaseName {
     LastReplicaStreaming,
 }
 
+impl PhaseName {
+    /// For people.
+    pub const fn words(self) -> &'static str {
+        match self {
+            Self::Trigger => "first sign",
+            Self::Detected => "detected",
+            Self::LeaseExpired => "lease expired",
+            Self::Released => "key released",
+            Self::LockTaken => "key taken",
+            Self::Promoted => "promoted",
+            Self::FirstWrite => "first write",
+            Self::LastReplicaStreaming => "all replicas stream",
+        }
+    }
+}
+
 /// What it cost. `None` means not measured.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Impact {
@@ -178,6 +304,13 @@ pub struct Impact {
     /// How wrong that may be; only known when it was measured by WAL.
     #[serde(default)]
     pub write_outage_error_seconds: Option<f64>,
+    /// Seconds from the last transaction that a client could commit to the first again, as the write probe felt it; over
+    /// all its addresses the longest. `None` without a probe, or when it felt nothing.
+    #[serde(default)]
+    pub client_outage_seconds: Option<f64>,
+    /// How much shorter that may have been.
+    #[serde(default)]
+    pub client_outage_error_seconds: Option<f64>,
     /// Seconds in which two members took writes.
     #[serde(default)]
     pub split_brain_seconds: Option<f64>,
@@ -187,6 +320,49 @@ pub struct Impact {
     /// Its bytes, over all changes; 0 only when that is proven, `None` while it is not known.
     #[serde(default)]
     pub lost_wal_bytes: Option<u64>,
+}
+
+impl Impact {
+    /// How long writes were refused, for people; also when that is not known.
+    pub fn write_outage_text(&self) -> String {
+        match (self.write_outage_seconds, self.write_outage_error_seconds) {
+            (Some(seconds), Some(error)) => format!("{seconds:.1} s (±{error:.1} s)"),
+            (Some(seconds), None) => format!("{seconds:.1} s"),
+            (None, _) => "unknown".to_owned(),
+        }
+    }
+
+    /// Which WAL is lost, for people; also when that is not known.
+    pub fn lost_wal_text(&self) -> String {
+        match (&self.lost_wal, self.lost_wal_bytes) {
+            (_, Some(0)) => "none".to_owned(),
+            (Some(range), Some(bytes)) => format!("{bytes} bytes, {range}"),
+            (None, Some(bytes)) => format!("{bytes} bytes"),
+            (Some(range), None) => range.clone(),
+            (None, None) => "unknown".to_owned(),
+        }
+    }
+
+    /// All of it, a sentence each.
+    pub fn lines(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        lines.push(match self.write_outage_seconds {
+            Some(_) => format!("no member was seen to take writes for {}", self.write_outage_text()),
+            None => "how long no member took writes is unknown".to_owned(),
+        });
+        if let Some(seconds) = self.client_outage_seconds {
+            lines.push(format!("clients could not write for {seconds:.1} s"));
+        }
+        if let Some(seconds) = self.split_brain_seconds {
+            lines.push(format!("two members took writes for {seconds:.1} s"));
+        }
+        lines.push(match (&self.lost_wal, self.lost_wal_bytes) {
+            (_, Some(0)) => "no WAL was lost".to_owned(),
+            (None, None) => "whether WAL was lost is unknown".to_owned(),
+            _ => format!("WAL that may be lost: {}", self.lost_wal_text()),
+        });
+        lines
+    }
 }
 
 /// An alert of the cluster that fired while the incident was open.

@@ -32,6 +32,12 @@ impl Default for Labels {
 impl Labels {
     /// Builds a set from pairs in any order; of equal names the last wins, empty values are dropped.
     pub fn from_pairs<N: Into<Arc<str>>, V: Into<Arc<str>>>(pairs: impl IntoIterator<Item = (N, V)>) -> Self {
+        let pairs: Vec<(Arc<str>, Arc<str>)> =
+            pairs.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
+        // Most sources have them in order already.
+        if pairs.is_sorted_by(|a, b| a.0 < b.0) && pairs.iter().all(|(_, value)| !value.is_empty()) {
+            return Self(pairs.into());
+        }
         let mut builder = LabelsBuilder::default();
         for (name, value) in pairs {
             builder.set(name, value);

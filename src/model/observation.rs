@@ -34,6 +34,8 @@ pub enum Source {
     DcsMember { url: String },
     /// The agent on this member's host.
     Agent { member: String },
+    /// Whoever answers at an address that clients write to.
+    Proxy { address: String },
 }
 
 /// What is said.
@@ -60,6 +62,10 @@ pub enum Claim {
     Clock(ClockOffset),
     /// Which ports of the members the host of an agent can reach.
     Reach(Vec<PortProbe>),
+    /// Whether PostgreSQL takes a new session beside one that goes on; what failed if not.
+    NewSession(Option<Failure>),
+    /// A transaction was committed.
+    Written,
     /// The attempt failed.
     Failed(Failure),
 }
@@ -311,11 +317,11 @@ pub struct Failure {
 pub enum FailureKind {
     /// Something answered "nobody listens here": the host lives, the process does not.
     Refused,
-    /// No answer in time: host, network or process hangs.
+    /// No answer in time on a connection that was taken: the process hangs, or host or network went away meanwhile.
     Timeout,
     /// The connection ended before an answer: for Patroni's `/cluster`, "I cannot read the DCS".
     Reset,
-    /// The host name or the route is unknown.
+    /// The host name or the route is unknown, or nothing answered to an attempt to connect.
     Unreachable,
     /// The server answers and will not let us in (password, pg_hba, token, certificate).
     Denied,

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::alert::NotificationDraft;
+use crate::alert::dispatch::reason;
 use crate::model::Timestamp;
 use crate::platform::random::hex;
 use crate::store::state::{StateError, StateStore, Table, WriteTx};
@@ -47,6 +48,26 @@ pub enum Delivery {
     Superseded,
 }
 
+/// Which part of a thread a message is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MessageKind {
+    Opening,
+    #[default]
+    Update,
+    Closing,
+}
+
+impl MessageKind {
+    fn of_reason(reason: &str) -> Self {
+        match reason {
+            reason::FIRST | reason::OPEN_AGAIN => Self::Opening,
+            reason::ALL_RESOLVED => Self::Closing,
+            _ => Self::Update,
+        }
+    }
+}
+
 /// A message as the API shows it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Notification {
@@ -58,6 +79,14 @@ pub struct Notification {
     pub target: String,
     pub subject: String,
     pub cluster: Option<String>,
+    /// The incident that it tells of.
+    #[serde(default)]
+    pub incident: Option<String>,
+    #[serde(default)]
+    pub kind: MessageKind,
+    /// Why it is sent, in the dispatcher's words.
+    #[serde(default)]
+    pub reason: String,
     pub state: Delivery,
     pub attempts: u32,
     pub next_attempt_at: Option<Timestamp>,
@@ -102,6 +131,9 @@ impl Message {
                 target: shown_target.to_owned(),
                 subject: subject.to_owned(),
                 cluster: cluster.map(str::to_owned),
+                incident: draft.incident.as_ref().map(|incident| incident.id.clone()),
+                kind: MessageKind::of_reason(draft.reason),
+                reason: draft.reason.to_owned(),
                 state: Delivery::Queued,
                 attempts: 0,
                 next_attempt_at: Some(draft.at),
@@ -111,7 +143,7 @@ impl Message {
             index: draft.integration.index,
             key,
             lane,
-            is_update: matches!(draft.reason, "new alerts added" | "some alerts resolved" | "repeat interval elapsed"),
+            is_update: matches!(draft.reason, reason::NEW_ALERTS | reason::SOME_RESOLVED | reason::REPEATED),
             body: String::new(),
         }
     }
@@ -302,6 +334,14 @@ impl Outbox {
         found.sort_by(|a, b| b.id.cmp(&a.id));
         found.dedup_by(|a, b| a.id == b.id);
         found.truncate(limit);
+        Ok(found)
+    }
+
+    /// The messages that told of an incident, oldest first, as far as they are kept.
+    pub fn of_incident(&self, id: &str) -> Result<Vec<Notification>, StateError> {
+        let mut found = self.list(HISTORY_MAX)?;
+        found.retain(|notification| notification.incident.as_deref() == Some(id));
+        found.reverse();
         Ok(found)
     }
 

@@ -2,22 +2,21 @@
 //!
 //! Invariant: bytes of an append that failed half-way may be on disk; callers detect them by checksums and cut them off.
 
+mod faults;
+
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
+
+pub use faults::Breaks;
+use faults::Faults;
 
 /// The file system. Clones share the same injected faults.
 #[derive(Clone, Debug, Default)]
 pub struct Disk(Option<Arc<Faults>>);
-
-#[derive(Debug)]
-struct Faults {
-    space_left_bytes: AtomicU64,
-    sync_fails: AtomicBool,
-}
 
 impl Disk {
     /// The real file system, no faults.
@@ -28,7 +27,7 @@ impl Disk {
     /// For tests: the real file system that takes only so many more bytes, then answers "no space left on device"
     /// after writing what fits.
     pub fn with_space(bytes: u64) -> Self {
-        Self(Some(Arc::new(Faults { space_left_bytes: AtomicU64::new(bytes), sync_fails: AtomicBool::new(false) })))
+        Self(Some(Arc::new(Faults::with_space(bytes))))
     }
 
     /// For tests: sets the space that is left.
@@ -45,19 +44,44 @@ impl Disk {
         }
     }
 
+    /// For tests: how many operations changed something so far.
+    pub fn operations(&self) -> u64 {
+        self.0.as_ref().map_or(0, |faults| faults.operations())
+    }
+
+    /// For tests: makes the operation of a number fail, and those after it too if it breaks for good. A write that fails
+    /// leaves half of its bytes.
+    pub fn break_at(&self, operation: u64, how: Breaks) {
+        if let Some(faults) = &self.0 {
+            faults.break_at(operation, how);
+        }
+    }
+
+    /// For tests: does to the files of some directories what power loss may do: bytes, names and removals that were not
+    /// synced are undone. Nothing may have the files open.
+    pub fn lose_power(&self, dirs: &[PathBuf]) -> io::Result<()> {
+        let Some(faults) = &self.0 else { return Ok(()) };
+        for path in
+            dirs.iter().filter(|dir| dir.is_dir()).map(|dir| self.list(dir)).collect::<io::Result<Vec<_>>>()?.concat()
+        {
+            if path.is_file() {
+                faults.cut_to_synced(&path)?;
+            }
+        }
+        faults.lose_power()
+    }
+
+    fn begin(&self) -> io::Result<()> {
+        self.0.as_ref().map_or(Ok(()), |faults| faults.begin())
+    }
+
     /// Takes up to `want` bytes from the space that is left.
     fn take_space(&self, want: u64) -> u64 {
-        let Some(faults) = &self.0 else { return want };
-        let mut granted = 0;
-        let update = faults.space_left_bytes.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| {
-            granted = want.min(left);
-            Some(left - granted)
-        });
-        debug_assert!(update.is_ok(), "the closure always returns a value");
-        granted
+        self.0.as_ref().map_or(want, |faults| faults.take_space(want))
     }
 
     fn check_sync(&self) -> io::Result<()> {
+        self.begin()?;
         match &self.0 {
             Some(faults) if faults.sync_fails.load(Ordering::SeqCst) => Err(io::Error::other("injected sync failure")),
             _ => Ok(()),
@@ -70,6 +94,15 @@ impl Disk {
 
     /// Opens for appending and reading, creating the file if it is missing.
     pub fn open_append(&self, path: &Path) -> io::Result<DiskFile> {
+        if let Some(faults) = &self.0 {
+            let is_new = !path.exists();
+            if is_new {
+                faults.begin()?;
+            }
+            let file = OpenOptions::new().create(true).append(true).read(true).open(path)?;
+            faults.opened(&file, path, is_new)?;
+            return Ok(DiskFile { file, disk: self.clone() });
+        }
         let file = OpenOptions::new().create(true).append(true).read(true).open(path)?;
         Ok(DiskFile { file, disk: self.clone() })
     }
@@ -88,7 +121,7 @@ impl Disk {
         name.push(".tmp");
         let temporary = path.with_file_name(name);
         let written = (|| {
-            match fs::remove_file(&temporary) {
+            match self.remove_file(&temporary) {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(error),
@@ -99,18 +132,31 @@ impl Disk {
         })();
         if let Err(error) = written {
             // The half-written file must not keep eating a full disk; the first error is the one to report.
-            drop(fs::remove_file(&temporary));
+            drop(self.remove_file(&temporary));
             return Err(error);
         }
-        fs::rename(&temporary, path)?;
+        self.rename(&temporary, path)?;
         self.sync_dir(path.parent().unwrap_or(Path::new(".")))
     }
 
     pub fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.begin()?;
+        if let Some(faults) = &self.0 {
+            faults.renaming(from, to)?;
+        }
         fs::rename(from, to)
     }
 
+    /// Gives a file a second name.
+    pub fn hard_link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::hard_link(from, to)
+    }
+
     pub fn remove_file(&self, path: &Path) -> io::Result<()> {
+        if let Some(faults) = self.0.as_ref().filter(|_| path.exists()) {
+            faults.begin()?;
+            faults.removing(path)?;
+        }
         fs::remove_file(path)
     }
 
@@ -133,7 +179,11 @@ impl Disk {
     /// Makes renames and new names in a directory durable.
     pub fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         self.check_sync()?;
-        File::open(dir)?.sync_all()
+        File::open(dir)?.sync_all()?;
+        if let Some(faults) = &self.0 {
+            faults.synced_dir(dir);
+        }
+        Ok(())
     }
 }
 
@@ -147,6 +197,10 @@ pub struct DiskFile {
 impl DiskFile {
     /// Writes at the end. After an error any prefix of the bytes may have been written.
     pub fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if let Err(error) = self.disk.begin() {
+            self.file.write_all(bytes.get(..bytes.len() / 2).unwrap_or_default())?;
+            return Err(error);
+        }
         let granted = self.disk.take_space(bytes.len() as u64);
         let fits = usize::try_from(granted).unwrap_or(usize::MAX);
         if let Some(part) = bytes.get(..fits).filter(|_| fits < bytes.len()) {
@@ -164,7 +218,8 @@ impl DiskFile {
     /// Makes what was written survive power loss.
     pub fn sync(&self) -> io::Result<()> {
         self.disk.check_sync()?;
-        self.file.sync_data()
+        self.file.sync_data()?;
+        self.disk.0.as_ref().map_or(Ok(()), |faults| faults.synced(&self.file))
     }
 
     pub fn len(&self) -> io::Result<u64> {
@@ -177,7 +232,9 @@ impl DiskFile {
 
     /// Cuts the file off.
     pub fn set_len(&self, len: u64) -> io::Result<()> {
-        self.file.set_len(len)
+        self.disk.begin()?;
+        self.file.set_len(len)?;
+        self.disk.0.as_ref().map_or(Ok(()), |faults| faults.truncated(&self.file, len))
     }
 
     /// Fills `buffer` from `offset` on; an error when the file ends before.
@@ -205,5 +262,44 @@ mod tests {
         let mut file = disk.open_append(&path).unwrap();
         assert!(file.append(b"abc").is_err());
         assert_eq!(disk.read(&path).unwrap(), b"oldab");
+    }
+    #[test]
+    fn power_loss_leaves_what_was_synced() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = Disk::with_space(1 << 20);
+        let path = |name: &str| dir.path().join(name);
+        let put = |name: &str, bytes: &[u8]| {
+            let mut file = disk.open_append(&path(name)).unwrap();
+            file.append(bytes).unwrap();
+            file
+        };
+        put("kept", b"syn").sync().unwrap();
+        disk.sync_dir(dir.path()).unwrap();
+        put("kept", b"ced");
+        put("removed", b"r").sync().unwrap();
+        put("renamed", b"n").sync().unwrap();
+        disk.sync_dir(dir.path()).unwrap();
+        disk.remove_file(&path("removed")).unwrap();
+        disk.rename(&path("renamed"), &path("other")).unwrap();
+        put("new", b"x").sync().unwrap();
+        disk.lose_power(&[dir.path().to_owned()]).unwrap();
+        let names: Vec<_> = disk.list(dir.path()).unwrap();
+        assert_eq!(names, ["kept", "removed", "renamed"].map(path));
+        assert_eq!(disk.read(&path("kept")).unwrap(), b"syn");
+        assert_eq!(disk.read(&path("removed")).unwrap(), b"r");
+    }
+
+    #[test]
+    fn a_disk_breaks_at_one_operation_or_for_good() {
+        for (how, later_works) in [(Breaks::Once, true), (Breaks::ForGood, false)] {
+            let dir = tempfile::tempdir().unwrap();
+            let disk = Disk::with_space(1 << 20);
+            let mut file = disk.open_append(&dir.path().join("f")).unwrap();
+            file.append(b"one").unwrap();
+            disk.break_at(disk.operations(), how);
+            assert!(file.append(b"four").is_err());
+            assert_eq!(file.len().unwrap(), 5, "half of a write is there");
+            assert_eq!(file.append(b"x").is_ok(), later_works, "{how:?}");
+        }
     }
 }

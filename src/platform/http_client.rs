@@ -123,7 +123,8 @@ impl HttpClient {
 
 fn builder(timeout: Duration) -> reqwest::ClientBuilder {
     reqwest::Client::builder()
-        .connect_timeout(timeout)
+        // A host that is not there is told from one that takes connections and hangs.
+        .connect_timeout(timeout / 2)
         .redirect(reqwest::redirect::Policy::none())
         .no_proxy()
         .pool_max_idle_per_host(0)
@@ -135,6 +136,7 @@ impl HttpError {
     pub fn failure_kind(&self) -> FailureKind {
         match self {
             Self::Timeout { .. } => FailureKind::Timeout,
+            Self::Request { source, .. } if source.is_connect() && source.is_timeout() => FailureKind::Unreachable,
             Self::Request { source, .. } => io_failure_kind(source).unwrap_or(if source.is_timeout() {
                 FailureKind::Timeout
             } else if is_not_http(source) {

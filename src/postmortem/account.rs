@@ -233,7 +233,11 @@ fn understand(
 ) -> Result<Understood, LogStoreError> {
     let mut feed = Feed {
         watch: Watch::new(cluster),
-        correlator: Correlator::new(CorrelatorOptions::default()),
+        // Read at leisure, each trouble is told with its own cause.
+        correlator: Correlator::new(CorrelatorOptions {
+            reopen_within: Duration::ZERO,
+            ..CorrelatorOptions::default()
+        }),
         incidents: BTreeMap::new(),
         planned: Vec::new(),
         ticked_at: first,
@@ -270,7 +274,8 @@ fn explain(
     let start = before.map_or(start, |before| start.max(ended_at(before)));
     let end = incident.settled_at.unwrap_or(last).max(ended_at(incident) + TAIL);
     let end = after.map_or(end, |after| end.min(trigger(after))).min(last) + Duration::from_nanos(1);
-    let case = Case { cluster: &incident.cluster, opened_at: None, start, end, events: &[], alerts: &[] };
+    let case =
+        Case { cluster: &incident.cluster, opened_at: None, start, end, calm_since: None, events: &[], alerts: &[] };
     let verdict = catalogue.explain(&case, store, None)?;
     incident.causes = verdict.causes;
     incident.verdict = Some(verdict.text);

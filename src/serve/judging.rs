@@ -22,13 +22,14 @@ use super::causes::{Found, VERDICTS_MAX};
 use crate::cluster::{Judge, JudgeMemory, JudgeOptions};
 use crate::collect::FastProbe;
 use crate::http::v1::Belief;
+use crate::incident::handle::Handled;
 use crate::incident::{
     Correlator, CorrelatorMemory, CorrelatorOptions, FiringAlert, IncidentChange, IncidentChangeKind,
 };
 use crate::intake::Intake;
-use crate::model::alert::{IncidentNotice, MemberNotice};
+use crate::model::alert::{IncidentNotice, IncidentReport, MemberNotice};
 use crate::model::cluster::Cluster;
-use crate::model::incident::Incident;
+use crate::model::incident::{INCIDENT_REOPENED, Incident};
 use crate::model::sample::STALE_NAN;
 use crate::model::{Event, EventSeverity, Labels, Observation, Sample, Timestamp};
 use crate::platform::clock::Clock;
@@ -47,7 +48,7 @@ const OUTDATED_CHECK_EVERY: Duration = Duration::from_secs(1);
 const SETTLED_KEPT: Duration = Duration::from_mins(15);
 const EVENT_LINES_MAX: usize = 40;
 /// Pieces of evidence that a message shows.
-const PROOF_LINES_MAX: usize = 6;
+const PROOF_LINES_MAX: usize = 5;
 
 /// What the task needs of others.
 #[derive(Debug)]
@@ -56,6 +57,8 @@ pub(super) struct Wiring {
     pub(super) state: Arc<StateStore>,
     pub(super) fast_probe: FastProbe,
     pub(super) clock: Clock,
+    /// What people do with incidents.
+    pub(super) handled: mpsc::Receiver<Handled>,
     /// Clusters that the configuration may still mean. Others are forgotten.
     pub(super) watched: BTreeSet<String>,
 }
@@ -128,9 +131,14 @@ pub(super) fn start(
     group.spawn("ledger", scribe.run());
     let clock = wiring.clock.clone();
     group.spawn_until_stop("outdated", mark_outdated(belief.clone(), looked_at.subscribe(), clock));
+    let mut correlator = Correlator::restore(CorrelatorOptions::default(), correlated);
+    for incident in incidents.values() {
+        // What people did last may have been written after the memory.
+        drop(correlator.handled(&incident.id, &incident.handling));
+    }
     let court = Court {
         judge: Judge::restore(JudgeOptions::default(), memory),
-        correlator: Correlator::restore(CorrelatorOptions::default(), correlated),
+        correlator,
         belief,
         looked_at,
         ledger,
@@ -184,6 +192,7 @@ impl Court {
                     self.keep(changes);
                 }
                 Some(found) = self.verdicts.recv() => self.conclude(&found),
+                Some(handled) = self.wiring.handled.recv() => self.take_note(&handled),
                 _ = ticks.tick() => self.tick(),
             }
         }
@@ -196,7 +205,9 @@ impl Court {
         let events = self.judge.tick(now);
         self.publish(events);
         let clusters = self.judge.clusters(now);
-        let changes = clusters.iter().filter_map(|cluster| self.correlator.belief(cluster, now)).collect();
+        let judged = clusters.iter().map(|cluster| cluster.name.as_str()).collect();
+        let mut changes = self.correlator.judged(&judged, now);
+        changes.extend(clusters.iter().filter_map(|cluster| self.correlator.belief(cluster, now)));
         self.keep(changes);
         for cluster in &clusters {
             self.wiring.fast_probe.set(&cluster.name, self.judge.wants_fast_probe(&cluster.name, now));
@@ -265,6 +276,11 @@ impl Court {
             info!(id = incident.id, cluster = incident.cluster, kind = ?change.kind, title = incident.title, "incident");
             self.incidents.insert(incident.id.clone(), incident.clone());
         }
+        let reopened = changes.iter().filter(|change| change.kind == IncidentChangeKind::Reopened);
+        let told = |change: &IncidentChange| {
+            change.incident.events.iter().rfind(|event| event.event == INCIDENT_REOPENED).cloned()
+        };
+        self.ledger.events(reopened.filter_map(told).collect());
         let incidents = changes.into_iter().map(|change| change.incident).collect();
         self.show_incidents();
         self.memory = self.current_memory();
@@ -274,9 +290,26 @@ impl Court {
 
     /// Takes in what was found about a cause, also of an incident that has settled.
     fn conclude(&mut self, found: &Found) {
-        let change = self.correlator.explained(&found.incident, &found.verdict).or_else(|| {
-            let incident = self.incidents.get_mut(&found.incident)?;
-            incident.conclude(&found.verdict);
+        let known = self.incidents.get(&found.incident);
+        if known.is_none_or(|incident| incident.reopened != found.reopened) {
+            // It is about what happened before the incident came back.
+            return;
+        }
+        let change = self.correlator.explained(&found.incident, &found.verdict);
+        self.keep_change(change, &found.incident, |incident| incident.conclude(&found.verdict));
+    }
+
+    /// Takes in what people did with an incident, also with one that has settled.
+    fn take_note(&mut self, handled: &Handled) {
+        let change = self.correlator.handled(&handled.incident, &handled.handling);
+        self.keep_change(change, &handled.incident, |incident| incident.handle(&handled.handling));
+    }
+
+    /// Keeps what the correlator changed, or changes an incident that it has forgotten.
+    fn keep_change(&mut self, change: Option<IncidentChange>, id: &str, otherwise: impl FnOnce(&mut Incident)) {
+        let change = change.or_else(|| {
+            let incident = self.incidents.get_mut(id)?;
+            otherwise(incident);
             Some(IncidentChange { kind: IncidentChangeKind::Updated, incident: incident.clone() })
         });
         self.keep(change.into_iter().collect());
@@ -353,16 +386,18 @@ fn as_json(value: &impl Serialize) -> String {
     serde_json::to_string(value).unwrap_or_default()
 }
 
-/// What is known now, for messages: what happened, why, what proves it, and what to do.
-fn description(incident: &Incident) -> String {
-    let mut lines = vec![incident.title.clone()];
-    lines.extend(incident.verdict.as_ref().map(|verdict| format!("Cause: {verdict}")));
-    if let Some(cause) = incident.likely_cause() {
-        let proofs = cause.evidence.iter().take(PROOF_LINES_MAX);
-        lines.extend(proofs.map(|one| format!("{}  {}: {}", one.time, one.sign, one.text)));
-        lines.push(format!("What to do: {}", cause.advice));
+/// What is known now of why it happened and what it cost.
+fn report(incident: &Incident) -> IncidentReport {
+    let cause = incident.likely_cause();
+    let proofs = cause.iter().flat_map(|cause| &cause.evidence).take(PROOF_LINES_MAX);
+    IncidentReport {
+        verdict: incident.verdict.clone(),
+        confidence: incident.causes.first().map(|cause| cause.confidence),
+        evidence: proofs.cloned().collect(),
+        advice: cause.map(|cause| cause.advice.clone()).filter(|advice| !advice.is_empty()),
+        phases: incident.phases.clone(),
+        impact: incident.impact.clone(),
     }
-    lines.join("\n")
 }
 
 fn notice(incident: &Incident, belief: &[Cluster]) -> IncidentNotice {
@@ -375,7 +410,9 @@ fn notice(incident: &Incident, belief: &[Cluster]) -> IncidentNotice {
         title: incident.title.clone(),
         severity: severity(incident.severity).to_owned(),
         cause: incident.likely_cause().map(|cause| cause.name.clone()),
-        description: description(incident),
+        report: report(incident),
+        reopened_at: incident.reopened_at.last().copied(),
+        acknowledged_by: incident.handling.acknowledged_by.clone(),
         opened_at: incident.opened_at,
         settled_at: incident.settled_at,
         timeline: incident.events.iter().skip(skip).cloned().collect(),
@@ -390,7 +427,6 @@ fn notice(incident: &Incident, belief: &[Cluster]) -> IncidentNotice {
                 lag_bytes: member.lag_bytes,
             })
             .collect(),
-        write_outage_seconds: incident.impact.write_outage_seconds,
         opener: incident.opener.clone(),
         split_brain: incident.events.iter().any(|event| event.event == "split_brain_confirmed"),
     }

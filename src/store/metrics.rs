@@ -4,55 +4,83 @@
 //! - Samples whose [`MetricStore::append`] returned survive `kill -9`; after [`MetricStore::sync`] they survive power loss.
 //! - Values come back bit-exact; times are milliseconds (rounded towards the past).
 //! - A repeated write is harmless: equal samples count as duplicates, one time of a series has one value, the first one.
-//! - [`MetricStore::maintain`] may be cut off at any point; what is in a block and still in the write-ahead log appears once.
-//! - A full disk refuses appends and keeps serving reads. A damaged block is renamed `*.damaged`, named in the log, and
+//! - [`MetricStore::maintain`] may be cut off at any point; nothing is lost by it and nothing appears twice.
+//! - A full disk refuses appends and keeps serving reads. A damaged file is renamed `*.damaged`, named in the log, and
 //!   costs only its own samples.
 //!
-//! Recent samples live in the [`head`] and in the write-ahead log; a window of two hours becomes a [`block`] file when it
-//! has been over for the out-of-order time, and its log is dropped. Late samples of an old window become a further block of that window.
+//! Recent samples live in the [`head`], by windows of two hours: the latest few minutes in memory and in the write-ahead
+//! log, the others in the window's own log. A window that has been over for the out-of-order time becomes a [`block`] file;
+//! late samples of an old window become a further block of that window. The blocks of a day that is over become one.
 
 mod block;
 mod bytes;
-mod chunk;
+mod codec;
+mod compact;
 mod head;
+mod maintain;
 mod postings;
 mod select;
+mod tombstones;
+mod verify;
 mod wal;
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
-use tracing::{error, info, warn};
+use tracing::{error, warn};
 
 use crate::model::labels::METRIC_NAME;
-use crate::model::{Families, Sample, Timestamp};
+use crate::model::{Families, Labels, Sample};
 use crate::platform::clock::Clock;
 use crate::platform::disk::Disk;
 use crate::platform::error::chain;
 use crate::platform::journal::JournalError;
-use crate::store::metrics::block::{Block, BlockWriter, EXTENSION};
-use crate::store::metrics::head::{Fate, Frozen, Head, WINDOW_MS, window_start};
+use crate::store::metrics::block::{Block, EXTENSION};
+use crate::store::metrics::head::log::HeadLogError;
+use crate::store::metrics::head::registry::{LabelHash, Registry, hash_of, hash_of_encoded};
+use crate::store::metrics::head::{Fate, Head, Hint, NoSlot, Place, window_start};
+use crate::store::metrics::maintain::Marks;
 use crate::store::metrics::select::IndexCache;
-use crate::store::metrics::wal::{Frame, Wal};
+use crate::store::metrics::tombstones::{DeletionError, Deletions};
+use crate::store::metrics::wal::Wal;
 
 pub use block::BlockError;
-pub use chunk::Point;
 pub use select::{Selection, Series};
+pub use verify::{VerifyReport, verify};
 
 /// Samples further ahead of our clock than this are refused.
 const FUTURE_MAX: Duration = Duration::from_mins(10);
-/// A window that is still being written to late is moved to a block at the latest after this.
-const LATE_WINDOW_AGE_MAX_MS: i64 = 3600 * 1000;
-/// A late window that was not written to for this long is moved to a block.
-const LATE_WINDOW_IDLE_MS: i64 = 300 * 1000;
+/// Samples that are written and become visible together; larger batches are taken in parts.
+const BATCH_SAMPLES_MAX: usize = 10_000;
 
 /// Metric families whose metadata is remembered.
 const METADATA_FAMILIES_MAX: usize = 50_000;
+
+/// A value at a time, in milliseconds since the epoch.
+#[derive(Clone, Copy, Debug)]
+pub struct Point {
+    pub at_ms: i64,
+    pub value: f64,
+}
+
+/// Equal bits: two NaNs with the same payload are equal, 0 and -0 are not.
+impl PartialEq for Point {
+    fn eq(&self, other: &Self) -> bool {
+        self.at_ms == other.at_ms && self.value.to_bits() == other.value.to_bits()
+    }
+}
+
+/// A sample whose labels are still in the form in which remote write sends them.
+#[derive(Clone, Copy, Debug)]
+pub struct EncodedSample<'a> {
+    pub labels: &'a [u8],
+    pub point: Point,
+}
 
 /// Bounds of the store.
 #[derive(Clone, Debug)]
@@ -61,13 +89,20 @@ pub struct MetricOptions {
     pub retention: Duration,
     /// How far behind the newest sample of its series a sample may come.
     pub out_of_order: Duration,
+    /// The oldest blocks are deleted while the store takes more; nothing else bounds its size.
+    pub max_bytes: Option<u64>,
     /// Series in memory; samples of further ones are refused.
     pub max_series: usize,
 }
 
 impl Default for MetricOptions {
     fn default() -> Self {
-        Self { retention: Duration::from_hours(30 * 24), out_of_order: Duration::from_hours(1), max_series: 2_000_000 }
+        Self {
+            retention: Duration::from_hours(30 * 24),
+            out_of_order: Duration::from_hours(1),
+            max_bytes: None,
+            max_series: 2_000_000,
+        }
     }
 }
 
@@ -82,6 +117,14 @@ pub enum MetricError {
     Sync(#[source] JournalError),
     #[error("open the write-ahead log of the metric store")]
     OpenLog(#[source] JournalError),
+    #[error("write samples to the head of the metric store")]
+    WriteHead(#[source] HeadLogError),
+    #[error("read the head of the metric store")]
+    ReadHead(#[source] HeadLogError),
+    #[error("delete samples")]
+    DeleteSamples(#[source] DeletionError),
+    #[error("copy the metric store to {dir}")]
+    Snapshot { dir: PathBuf, source: io::Error },
     #[error("move samples to a block")]
     Cut(#[source] BlockError),
     #[error("delete the block {path}")]
@@ -97,7 +140,10 @@ impl MetricError {
     pub fn is_disk_full(&self) -> bool {
         match self {
             Self::Append(source) | Self::Sync(source) | Self::OpenLog(source) => source.is_disk_full(),
-            Self::Cut(BlockError::Write { source, .. }) => source.kind() == io::ErrorKind::StorageFull,
+            Self::Cut(BlockError::Write { source, .. })
+            | Self::WriteHead(HeadLogError::Write { source, .. })
+            | Self::DeleteSamples(DeletionError::Write { source, .. })
+            | Self::Snapshot { source, .. } => source.kind() == io::ErrorKind::StorageFull,
             _ => false,
         }
     }
@@ -128,6 +174,8 @@ pub struct AppendOutcome {
     pub too_far_in_future: usize,
     /// Samples of new series beyond [`MetricOptions::max_series`].
     pub over_series_limit: usize,
+    /// Samples whose labels could not be read; only of [`MetricStore::append_encoded`].
+    pub invalid: usize,
 }
 
 /// Sizes of the store.
@@ -139,36 +187,38 @@ pub struct MetricStats {
     /// Samples appended since the start.
     pub samples_appended: u64,
     pub head_bytes: usize,
+    /// Write-ahead log and the logs of the windows in memory.
     pub wal_bytes: u64,
     pub blocks: usize,
     pub block_bytes: u64,
     pub block_samples: u64,
     /// Blocks set aside since the start.
     pub blocks_damaged: u64,
-    /// Times of the first and last sample, if there is any.
+    /// Times of the first sample, at most a window too early, and of the last, if there is any.
     pub min_ms: Option<i64>,
     pub max_ms: Option<i64>,
 }
 
-/// What readers see; a window moves from one field to the next under one lock.
-#[derive(Debug, Default)]
+/// What readers see; a window moves from the head to the blocks under one lock.
+#[derive(Debug)]
 struct State {
     head: Head,
-    frozen: Vec<Arc<Frozen>>,
-    /// By file name, oldest window first.
+    /// By number: on equal times the first written value wins.
     blocks: Vec<Arc<Block>>,
+    deletions: Arc<Deletions>,
 }
 
 /// The store. Share it in an `Arc`; every method blocks for memory or disk work only.
 ///
-/// Lock order: `maintaining`, `wal`, `state`, `indexes`.
+/// Lock order: `maintaining`, `deleting`, `wal`, `state`, `indexes`.
 #[derive(Debug)]
 pub struct MetricStore {
     dir: PathBuf,
     options: MetricOptions,
     disk: Disk,
     clock: Clock,
-    maintaining: Mutex<()>,
+    maintaining: Mutex<Marks>,
+    deleting: Mutex<()>,
     wal: Mutex<Wal>,
     state: RwLock<State>,
     indexes: Mutex<IndexCache>,
@@ -177,15 +227,103 @@ pub struct MetricStore {
     blocks_damaged: AtomicU64,
     /// What exporters say about metric families; in memory only, since every scrape says it again.
     metadata: RwLock<Families>,
-    max_ms: std::sync::atomic::AtomicI64,
+    max_ms: AtomicI64,
 }
 
 fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 
+/// Bounds of the times that an append takes.
+#[derive(Clone, Copy, Debug)]
+struct Limits {
+    oldest_ms: i64,
+    newest_ms: i64,
+    out_of_order_ms: i64,
+    max_series: usize,
+    /// Number of the next batch.
+    batch: u64,
+}
+
+/// Finds places for the samples of one batch.
+struct Planner<'a> {
+    head: &'a mut Head,
+    limits: Limits,
+    /// The window of the sample before: its start and its place in the head.
+    window: Option<(i64, usize)>,
+    /// The series that likely comes next: they come in the order in which they first came.
+    guess: u32,
+    places: Vec<Place>,
+}
+
+impl Planner<'_> {
+    /// Finds where a sample goes, or counts why it goes nowhere.
+    fn plan(
+        &mut self,
+        hash: LabelHash,
+        point: Point,
+        labels: impl FnOnce() -> Option<Labels>,
+        outcome: &mut AppendOutcome,
+    ) -> Result<(), HeadLogError> {
+        if point.at_ms > self.limits.newest_ms {
+            outcome.too_far_in_future += 1;
+            return Ok(());
+        }
+        if point.at_ms < self.limits.oldest_ms {
+            outcome.out_of_order += 1;
+            return Ok(());
+        }
+        let start_ms = window_start(point.at_ms);
+        let at = match self.window {
+            Some((start, at)) if start == start_ms => at,
+            _ => self.head.window_for(point.at_ms)?,
+        };
+        self.window = Some((start_ms, at));
+        if let Some(window) = self.head.window_at(at).filter(|window| window.has_much_to_flush()) {
+            window.flush()?;
+        }
+        let (series, slot) = match self.head.slot((at, self.guess), hash, self.limits.max_series, labels) {
+            Ok(found) => found,
+            Err(why) => {
+                match why {
+                    NoSlot::TooManySeries => outcome.over_series_limit += 1,
+                    NoSlot::Invalid => outcome.invalid += 1,
+                }
+                return Ok(());
+            }
+        };
+        self.guess = series.wrapping_add(1);
+        match self.judge(at, (series, slot), point)? {
+            Fate::Duplicate => outcome.duplicates += 1,
+            Fate::OutOfOrder => outcome.out_of_order += 1,
+            Fate::Appended => {
+                let window = self.head.windows().get(at).map_or(0, |window| window.number);
+                self.places.push(Place { window, slot, point });
+            }
+        }
+        Ok(())
+    }
+
+    fn judge(&mut self, at: usize, (series, slot): (u32, u32), point: Point) -> Result<Fate, HeadLogError> {
+        let is_newest_window = self.head.is_newest_window(at);
+        let Some(window) = self.head.window_at(at) else { return Ok(Fate::OutOfOrder) };
+        if window.is_overfull(slot) {
+            window.seal_full(self.limits.batch)?;
+        }
+        let is_newest = window.is_newest(slot, point.at_ms);
+        if is_newest && is_newest_window {
+            return Ok(Fate::Appended);
+        }
+        let fate = window.judge(slot, point)?;
+        let newest_ms = self.head.newest_ms(at, series);
+        let is_too_late =
+            newest_ms.is_some_and(|newest| newest.saturating_sub(point.at_ms) > self.limits.out_of_order_ms);
+        Ok(if fate == Fate::Appended && is_too_late { Fate::OutOfOrder } else { fate })
+    }
+}
+
 impl MetricStore {
-    /// Opens or creates a store; reads the write-ahead log back into memory.
+    /// Opens or creates a store; reads the logs back into memory.
     pub fn open(
         dir: &Path,
         options: MetricOptions,
@@ -197,44 +335,56 @@ impl MetricStore {
         let mut recovery = MetricRecovery::default();
         let (blocks, next_block) = open_blocks(dir, disk, &mut recovery).map_err(open_error)?;
         recovery.blocks = blocks.len();
-        let mut cut: BTreeMap<i64, u64> = BTreeMap::new();
-        for (start_ms, batch) in blocks.iter().flat_map(|block| &block.summary.windows) {
-            let mark = cut.entry(*start_ms).or_default();
-            *mark = (*mark).max(*batch);
-        }
-        let batch_min = cut.values().copied().max().unwrap_or(0);
-        let mut head = Head::default();
-        let now_ms = clock.now().millis();
-        let out_of_order_ms = millis(options.out_of_order);
+        let in_blocks: BTreeSet<u64> = blocks.iter().flat_map(|block| &block.summary.heads).copied().collect();
+        let next_window = in_blocks.last().map_or(1, |last| last + 1);
+        let is_in_block = |window: u64| in_blocks.contains(&window);
+        let (mut head, found) =
+            Head::open(disk, &dir.join("head"), &is_in_block, next_window).map_err(MetricError::ReadHead)?;
+        let starts: Vec<(u64, i64)> = head.windows().iter().map(|window| (window.number, window.start_ms)).collect();
         let mut max_ms = blocks.iter().map(|block| block.summary.max_ms).max().unwrap_or(i64::MIN);
-        let (wal, journal, unreadable) = Wal::open(disk, &dir.join("wal"), batch_min, |batch, labels, point| {
-            if cut.get(&window_start(point.at_ms)).is_some_and(|mark| batch < *mark) {
-                return;
+        let mut hint: (u64, Hint) = (0, None);
+        let batch_min = found.next_batch();
+        let (wal, journal, unreadable) = Wal::open(disk, &dir.join("wal"), batch_min, |batch, sample| {
+            head.note_window(sample.window);
+            if is_in_block(sample.window) {
+                return true;
             }
-            let Some(id) = head.id_of(labels, options.max_series) else { return };
-            if head.append(id, point, out_of_order_ms, now_ms) == Fate::Appended {
+            let Some((_, start_ms)) = starts.iter().find(|(number, _)| *number == sample.window) else { return false };
+            let point = Point { at_ms: start_ms + sample.offset_ms, value: sample.value };
+            if hint.0 != sample.window {
+                hint = (sample.window, None);
+            }
+            let place = Place { window: sample.window, slot: sample.slot, point };
+            let replayed = found.replay(&mut head, batch, (place, &mut hint.1));
+            if replayed == Some(true) {
                 recovery.samples += 1;
-                max_ms = max_ms.max(point.at_ms);
             }
+            replayed.is_some()
         })
         .map_err(MetricError::OpenLog)?;
-        recovery.torn_bytes = journal.torn_bytes;
+        recovery.torn_bytes = journal.torn_bytes + found.torn_bytes;
         recovery.unreadable_batches = unreadable;
         recovery.damaged.extend(journal.damaged);
+        recovery.damaged.extend(found.damaged);
+        let (deletions, damaged) = Deletions::load(disk, dir).map_err(MetricError::DeleteSamples)?;
+        recovery.damaged.extend(damaged);
+        max_ms = max_ms.max(head.max_ms().unwrap_or(i64::MIN));
+        head.reopened(wal.next_batch(), clock.now().millis());
         let store = Self {
             dir: dir.to_owned(),
             options,
             disk: disk.clone(),
             clock: clock.clone(),
-            maintaining: Mutex::new(()),
+            maintaining: Mutex::default(),
+            deleting: Mutex::new(()),
             wal: Mutex::new(wal),
-            state: RwLock::new(State { head, frozen: Vec::new(), blocks }),
+            state: RwLock::new(State { head, blocks, deletions: Arc::new(deletions) }),
             indexes: Mutex::new(IndexCache::default()),
             next_block: AtomicU64::new(next_block),
             samples_appended: AtomicU64::new(0),
             blocks_damaged: AtomicU64::new(0),
             metadata: RwLock::default(),
-            max_ms: max_ms.into(),
+            max_ms: AtomicI64::new(max_ms),
         };
         Ok((store, recovery))
     }
@@ -242,164 +392,134 @@ impl MetricStore {
     /// Adds samples. When this returns, they survive `kill -9`; on an error none of them may be taken for stored, and
     /// the whole call can be repeated.
     pub fn append(&self, samples: &[Sample]) -> Result<AppendOutcome, MetricError> {
-        let now = self.clock.now();
         let mut outcome = AppendOutcome::default();
-        let out_of_order_ms = millis(self.options.out_of_order);
-        let mut wal = self.wal.lock();
-        wal.rotate_if_large().map_err(MetricError::Append)?;
-        let frame = self.plan(samples, now, wal.generation(), &mut outcome);
-        if frame.samples.is_empty() {
-            return Ok(outcome);
-        }
-        wal.append(&frame).map_err(MetricError::Append)?;
-        let mut state = self.state.write();
-        for (id, _) in &frame.declared {
-            if let Some(series) = state.head.get_mut(*id) {
-                series.declared_in = wal.generation();
-            }
-        }
-        let mut max_ms = i64::MIN;
-        for (id, point) in frame.samples {
-            match state.head.append(id, point, out_of_order_ms, now.millis()) {
-                Fate::Appended => {
-                    outcome.appended += 1;
-                    max_ms = max_ms.max(point.at_ms);
+        let mut scratch = Vec::new();
+        for part in samples.chunks(BATCH_SAMPLES_MAX) {
+            // Hashed before the locks are taken.
+            let hashes: Vec<LabelHash> = part.iter().map(|sample| hash_of(&sample.labels, &mut scratch)).collect();
+            self.append_batch(&mut outcome, |planner, outcome| {
+                for (sample, hash) in part.iter().zip(&hashes) {
+                    let point = Point { at_ms: sample.at.millis(), value: sample.value };
+                    planner.plan(*hash, point, || Some(sample.labels.clone()), outcome)?;
                 }
-                Fate::Duplicate => outcome.duplicates += 1,
-                Fate::OutOfOrder => outcome.out_of_order += 1,
-            }
+                Ok(())
+            })?;
         }
-        self.max_ms.fetch_max(max_ms, Ordering::Relaxed);
-        self.samples_appended.fetch_add(outcome.appended as u64, Ordering::Relaxed);
         Ok(outcome)
     }
 
-    /// Finds the series of the samples and leaves out what would be refused.
-    fn plan(&self, samples: &[Sample], now: Timestamp, generation: u32, outcome: &mut AppendOutcome) -> Frame {
-        let newest_ms = (now + FUTURE_MAX).millis();
-        let oldest_ms = (now - self.options.retention).millis();
-        let out_of_order_ms = millis(self.options.out_of_order);
-        let mut frame = Frame::default();
-        let mut declared: rustc_hash::FxHashSet<u32> = rustc_hash::FxHashSet::default();
-        let mut state = self.state.write();
-        for sample in samples {
-            let point = Point { at_ms: sample.at.millis(), value: sample.value };
-            if point.at_ms > newest_ms {
-                outcome.too_far_in_future += 1;
-                continue;
-            }
-            if point.at_ms < oldest_ms {
-                outcome.out_of_order += 1;
-                continue;
-            }
-            let id = state.head.id_of(&sample.labels, self.options.max_series);
-            let Some((id, series)) = id.and_then(|id| state.head.get_mut(id).map(|series| (id, series))) else {
-                outcome.over_series_limit += 1;
-                continue;
-            };
-            match series.judge(point, out_of_order_ms) {
-                Fate::Duplicate => outcome.duplicates += 1,
-                Fate::OutOfOrder => outcome.out_of_order += 1,
-                Fate::Appended => {
-                    if series.declared_in != generation && declared.insert(id) {
-                        frame.declared.push((id, series.labels.clone()));
+    /// As [`MetricStore::append`], for samples as remote write sends them: labels are only read when they are new, by
+    /// `labels`, which answers `None` for what is no set of labels.
+    pub fn append_encoded(
+        &self,
+        samples: &[EncodedSample<'_>],
+        mut labels: impl FnMut(&[u8]) -> Option<Labels>,
+    ) -> Result<AppendOutcome, MetricError> {
+        let mut outcome = AppendOutcome::default();
+        for part in samples.chunks(BATCH_SAMPLES_MAX) {
+            let mut latest: (&[u8], LabelHash) = (&[], hash_of_encoded(&[]));
+            let hashes: Vec<LabelHash> = part
+                .iter()
+                .map(|sample| {
+                    // The samples of one series follow each other and share their bytes.
+                    if !std::ptr::eq(latest.0, sample.labels) {
+                        latest = (sample.labels, hash_of_encoded(sample.labels));
                     }
-                    frame.samples.push((id, point));
+                    latest.1
+                })
+                .collect();
+            self.append_batch(&mut outcome, |planner, outcome| {
+                for (sample, hash) in part.iter().zip(&hashes) {
+                    planner.plan(*hash, sample.point, || labels(sample.labels), outcome)?;
+                }
+                Ok(())
+            })?;
+        }
+        Ok(outcome)
+    }
+
+    /// Adds what `plan` finds places for.
+    fn append_batch(
+        &self,
+        outcome: &mut AppendOutcome,
+        plan: impl FnOnce(&mut Planner<'_>, &mut AppendOutcome) -> Result<(), HeadLogError>,
+    ) -> Result<(), MetricError> {
+        let now = self.clock.now();
+        let mut wal = self.wal.lock();
+        let limits = Limits {
+            oldest_ms: (now - self.options.retention).millis(),
+            newest_ms: (now + FUTURE_MAX).millis(),
+            out_of_order_ms: millis(self.options.out_of_order),
+            max_series: self.options.max_series,
+            batch: wal.next_batch(),
+        };
+        let mut state = self.state.write();
+        let mut planner = Planner { head: &mut state.head, limits, window: None, guess: 0, places: Vec::new() };
+        plan(&mut planner, outcome).map_err(MetricError::WriteHead)?;
+        let places = planner.places;
+        if places.is_empty() {
+            return Ok(());
+        }
+        let mut touched: Vec<u64> = places.iter().map(|place| place.window).collect();
+        touched.dedup();
+        touched.sort_unstable();
+        touched.dedup();
+        for number in &touched {
+            if let Some(window) = state.head.window_mut(*number) {
+                window.flush().map_err(MetricError::WriteHead)?;
+            }
+        }
+        let batch = wal.append(&places).map_err(MetricError::Append)?;
+        self.apply(&mut state.head, &places, (batch, now.millis()), outcome);
+        for number in touched {
+            let sealed = state.head.window_mut(number).map(|window| window.seal_full(batch + 1));
+            if let Some(Err(error)) = sealed {
+                warn!(error = %chain(&error), "samples stay in memory for now");
+            }
+        }
+        Ok(())
+    }
+
+    fn apply(&self, head: &mut Head, places: &[Place], (batch, now_ms): (u64, i64), outcome: &mut AppendOutcome) {
+        let mut max_ms = i64::MIN;
+        let before = outcome.appended;
+        for section in places.chunk_by(|a, b| a.window == b.window) {
+            let Some(window) = section.first().and_then(|place| head.window_mut(place.window)) else { continue };
+            window.note_written(now_ms);
+            let mut hint: Hint = None;
+            for Place { slot, point, .. } in section {
+                // A batch may hold the same time of a series twice.
+                let fate = if window.is_newest(*slot, point.at_ms) {
+                    Fate::Appended
+                } else {
+                    window.judge(*slot, *point).unwrap_or(Fate::OutOfOrder)
+                };
+                match fate {
+                    Fate::Appended => {
+                        window.push(*slot, *point, batch, &mut hint);
+                        outcome.appended += 1;
+                        max_ms = max_ms.max(point.at_ms);
+                    }
+                    Fate::Duplicate => outcome.duplicates += 1,
+                    Fate::OutOfOrder => outcome.out_of_order += 1,
                 }
             }
         }
-        frame
+        self.max_ms.fetch_max(max_ms, Ordering::Relaxed);
+        self.samples_appended.fetch_add((outcome.appended - before) as u64, Ordering::Relaxed);
     }
 
     /// Makes what was appended survive power loss. Call once a second.
     pub fn sync(&self) -> Result<(), MetricError> {
-        self.wal.lock().sync().map_err(MetricError::Sync)
+        self.sync_heads()?;
+        let handle = self.wal.lock().sync_handle().map_err(MetricError::Sync)?;
+        let Some(Err(source)) = handle.map(|file| file.sync()) else { return Ok(()) };
+        Err(MetricError::Sync(self.wal.lock().sync_failed(source)))
     }
 
     /// Whether appends are accepted, as far as it is not for a full disk; if not, a restart is due.
     pub fn is_writable(&self) -> bool {
         !self.wal.lock().is_poisoned()
-    }
-
-    /// Moves finished windows to blocks, drops their log, deletes blocks past the retention. Call once a minute.
-    pub fn maintain(&self, now: Timestamp) -> Result<(), MetricError> {
-        let _only_one = self.maintaining.lock();
-        // First, since on a full disk this is what makes room.
-        self.delete_old_blocks(now)?;
-        self.freeze(now)?;
-        let frozen = self.state.read().frozen.clone();
-        for window in frozen {
-            self.write_block(&window)?;
-        }
-        let min_ms = self.state.read().head.min_ms().unwrap_or_else(|| window_start(now.millis()));
-        self.wal.lock().drop_before(min_ms).map_err(MetricError::ShortenLog)
-    }
-
-    /// Moves the windows that are over out of the head.
-    fn freeze(&self, now: Timestamp) -> Result<(), MetricError> {
-        let now_ms = now.millis();
-        let over_before_ms = now_ms.saturating_sub(millis(self.options.out_of_order)).saturating_sub(WINDOW_MS);
-        let mut wal = self.wal.lock();
-        let mut state = self.state.write();
-        let is_due = |start_ms: i64, (first_ms, last_ms): (i64, i64)| {
-            let quiet = now_ms.saturating_sub(last_ms) >= LATE_WINDOW_IDLE_MS;
-            start_ms <= over_before_ms && (quiet || now_ms.saturating_sub(first_ms) >= LATE_WINDOW_AGE_MAX_MS)
-        };
-        let due: Vec<i64> = state
-            .head
-            .windows
-            .iter()
-            .filter(|(start, times)| is_due(**start, **times))
-            .map(|(start, _)| *start)
-            .collect();
-        if due.is_empty() {
-            return Ok(());
-        }
-        wal.rotate().map_err(MetricError::Append)?;
-        for start_ms in due {
-            let frozen = state.head.take_window(start_ms, wal.next_batch());
-            if !frozen.series.is_empty() {
-                state.frozen.push(Arc::new(frozen));
-            }
-        }
-        state.head.forget_idle(now_ms.saturating_sub(millis(self.options.out_of_order)));
-        Ok(())
-    }
-
-    fn write_block(&self, window: &Arc<Frozen>) -> Result<(), MetricError> {
-        let number = self.next_block.fetch_add(1, Ordering::Relaxed);
-        let path = self.dir.join(format!("{:013}-{number:08}.{EXTENSION}", window.window_start_ms.max(0)));
-        let windows = vec![(window.window_start_ms, window.batch)];
-        let mut writer = BlockWriter::create(&self.disk, &path, windows).map_err(MetricError::Cut)?;
-        for part in &window.series {
-            if part.late.is_empty() {
-                writer.add(&part.labels, &part.chunks).map_err(MetricError::Cut)?;
-            } else {
-                let points = select::merge_head_part(part);
-                writer.add(&part.labels, &chunk::encode(&points)).map_err(MetricError::Cut)?;
-            }
-        }
-        let block = writer.finish().map_err(MetricError::Cut)?;
-        info!(path = %path.display(), samples = block.summary.samples, bytes = block.bytes, "wrote a block of metrics");
-        let mut state = self.state.write();
-        state.frozen.retain(|other| !Arc::ptr_eq(other, window));
-        state.blocks.push(Arc::new(block));
-        state.blocks.sort_by(|a, b| a.path.cmp(&b.path));
-        Ok(())
-    }
-
-    fn delete_old_blocks(&self, now: Timestamp) -> Result<(), MetricError> {
-        let oldest_ms = (now - self.options.retention).millis();
-        let old: Vec<Arc<Block>> = {
-            let mut state = self.state.write();
-            state.blocks.extract_if(.., |block| block.summary.max_ms < oldest_ms).collect()
-        };
-        for block in old {
-            self.indexes.lock().forget(&block.path);
-            let removed = self.disk.remove_file(&block.path);
-            removed.map_err(|source| MetricError::Delete { path: block.path.clone(), source })?;
-        }
-        Ok(())
     }
 
     /// Takes a block out of service because it is damaged.
@@ -420,21 +540,23 @@ impl MetricStore {
         }
     }
 
-    /// Makes everything durable before the process ends.
+    /// Moves everything to the windows' logs before the process ends, so that the next one has nothing to replay.
     pub fn close(&self) -> Result<(), MetricError> {
-        self.sync()
+        let _only_one = self.maintaining.lock();
+        self.seal(u64::MAX)
     }
 
     pub fn stats(&self) -> MetricStats {
         let wal_bytes = self.wal.lock().bytes();
         let state = self.state.read();
+        let registries = || state.head.registries();
         let earliest = state.blocks.iter().map(|block| block.summary.min_ms).chain(state.head.min_ms()).min();
         MetricStats {
             series: state.head.series_count(),
-            label_pairs: state.head.label_index().values().map(BTreeMap::len).sum(),
+            label_pairs: registries().map(Registry::label_pairs).sum(),
             samples_appended: self.samples_appended.load(Ordering::Relaxed),
             head_bytes: state.head.bytes(),
-            wal_bytes,
+            wal_bytes: wal_bytes + state.head.log_bytes(),
             blocks: state.blocks.len(),
             block_bytes: state.blocks.iter().map(|block| block.bytes).sum(),
             block_samples: state.blocks.iter().map(|block| block.summary.samples).sum(),
@@ -469,31 +591,29 @@ impl MetricStore {
 
     /// The metric names with the most series in memory, most first.
     pub fn top_metric_names(&self, limit: usize) -> Vec<(String, usize)> {
-        self.top(limit, |(name, values)| {
-            let names = values.iter().filter(|_| name.as_ref() == METRIC_NAME);
-            names.map(|(value, ids)| (value.to_string(), ids.len())).collect()
+        self.top(limit, |name, values| {
+            let names = values.into_iter().filter(|_| name == METRIC_NAME);
+            names.map(|(value, count)| (value.to_owned(), count)).collect()
         })
     }
 
     /// The label names with the most values in memory, most first.
     pub fn top_label_names(&self, limit: usize) -> Vec<(String, usize)> {
-        self.top(limit, |(name, values)| vec![(name.to_string(), values.len())])
+        self.top(limit, |name, values| vec![(name.to_owned(), values.len())])
     }
 
     /// The label pairs with the most series in memory, most first, as `name=value`.
     pub fn top_label_pairs(&self, limit: usize) -> Vec<(String, usize)> {
-        self.top(limit, |(name, values)| {
-            values.iter().map(|(value, ids)| (format!("{name}={value}"), ids.len())).collect()
+        self.top(limit, |name, values| {
+            values.into_iter().map(|(value, count)| (format!("{name}={value}"), count)).collect()
         })
     }
 
-    fn top(
-        &self,
-        limit: usize,
-        of: impl Fn((&Arc<str>, &BTreeMap<Arc<str>, Vec<u32>>)) -> Vec<(String, usize)>,
-    ) -> Vec<(String, usize)> {
+    fn top(&self, limit: usize, of: impl Fn(&str, Vec<(&str, usize)>) -> Vec<(String, usize)>) -> Vec<(String, usize)> {
         let state = self.state.read();
-        let mut all: Vec<(String, usize)> = state.head.label_index().iter().flat_map(of).collect();
+        let current = state.head.current_registry();
+        let mut all: Vec<(String, usize)> =
+            current.into_iter().flat_map(Registry::cardinality).flat_map(|(name, values)| of(name, values)).collect();
         all.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
         all.truncate(limit);
         all
@@ -504,13 +624,13 @@ fn aside_path(path: &Path) -> PathBuf {
     path.with_extension("block.damaged")
 }
 
-/// Opens every block of the directory; sets damaged ones aside and removes what a crash left half-written.
+/// Opens every block of the directory; sets damaged ones aside and removes what a crash left half-written or replaced.
 fn open_blocks(dir: &Path, disk: &Disk, recovery: &mut MetricRecovery) -> io::Result<(Vec<Arc<Block>>, u64)> {
     let mut blocks = Vec::new();
     let mut next = 0u64;
     for path in disk.list(dir)? {
         let extension = path.extension().and_then(|extension| extension.to_str());
-        if let Some(number) = block_number(&path) {
+        if let Some(number) = block::number_of(&path) {
             next = next.max(number + 1);
         }
         if extension == Some("tmp") {
@@ -529,13 +649,12 @@ fn open_blocks(dir: &Path, disk: &Disk, recovery: &mut MetricRecovery) -> io::Re
             }
         }
     }
+    blocks.sort_by_key(|block| block.number);
+    let replaced: BTreeSet<u64> = blocks.iter().flat_map(|block| &block.summary.replaces).copied().collect();
+    for block in blocks.extract_if(.., |block| replaced.contains(&block.number)) {
+        disk.remove_file(&block.path)?;
+    }
     Ok((blocks, next))
-}
-
-fn block_number(path: &Path) -> Option<u64> {
-    let name = path.file_name()?.to_str()?;
-    let (_, rest) = name.split_once('-')?;
-    rest.split('.').next()?.parse().ok()
 }
 
 #[cfg(test)]

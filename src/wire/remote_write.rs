@@ -3,10 +3,14 @@
 //! Bounds: the decompressed size is checked before memory is taken, since the header may lie. Histograms and exemplars
 //! are not decoded; their number is reported so that the caller can refuse them openly.
 
+mod walk;
+
 use prost::Message;
 
 use crate::model::labels::METRIC_NAME;
 use crate::model::{Labels, Sample, Timestamp};
+
+pub use walk::{WalkedRequest, put_labels, read_labels, walk};
 
 /// Larger messages are refused.
 pub const DECOMPRESSED_BYTES_MAX: usize = 32 << 20;
@@ -22,6 +26,8 @@ pub enum RemoteWriteError {
     TooLarge { bytes: usize },
     #[error("the request is not a prometheus.WriteRequest")]
     Protobuf(#[source] prost::DecodeError),
+    #[error("the request is not a prometheus.WriteRequest; its protobuf is damaged")]
+    NoRequest,
 }
 
 /// What a request holds.
@@ -68,13 +74,18 @@ struct WireSample {
     timestamp_ms: i64,
 }
 
-/// Reads a request's body.
-pub fn decode(body: &[u8]) -> Result<WriteRequest, RemoteWriteError> {
+/// Takes the compression off a request's body.
+pub fn decompress(body: &[u8]) -> Result<Vec<u8>, RemoteWriteError> {
     let bytes = snap::raw::decompress_len(body).map_err(RemoteWriteError::Snappy)?;
     if bytes > DECOMPRESSED_BYTES_MAX {
         return Err(RemoteWriteError::TooLarge { bytes });
     }
-    let plain = snap::raw::Decoder::new().decompress_vec(body).map_err(RemoteWriteError::Snappy)?;
+    snap::raw::Decoder::new().decompress_vec(body).map_err(RemoteWriteError::Snappy)
+}
+
+/// Reads a request's body.
+pub fn decode(body: &[u8]) -> Result<WriteRequest, RemoteWriteError> {
+    let plain = decompress(body)?;
     let wire = WireRequest::decode(plain.as_slice()).map_err(RemoteWriteError::Protobuf)?;
     let mut request = WriteRequest::default();
     for series in wire.timeseries {

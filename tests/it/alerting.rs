@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use daraji::model::alert::IncidentNotice;
+use daraji::model::alert::{IncidentNotice, IncidentReport};
+use daraji::model::incident::Impact;
 use daraji::model::{Event, EventSeverity, Labels, Sample, Timestamp};
 use daraji::notify::config::{Compiled, Receivers};
 use daraji::notify::pipeline::AlertingOptions;
@@ -66,7 +67,6 @@ pub(crate) fn failover(opened_at: Timestamp, settled_at: Option<Timestamp>) -> I
         title: "Failover from n1 to n2 – Führung wechselte".to_owned(),
         severity: "critical".to_owned(),
         cause: None,
-        description: "n1 lost the leader key <lease expired>, n2 took over.".to_owned(),
         opened_at,
         settled_at,
         timeline: vec![
@@ -81,7 +81,11 @@ pub(crate) fn failover(opened_at: Timestamp, settled_at: Option<Timestamp>) -> I
             timeline: Some(4),
             lag_bytes: Some(0),
         }],
-        write_outage_seconds: Some(21.5),
+        report: IncidentReport {
+            verdict: Some("n1 lost the leader key <lease expired>, n2 took over.".to_owned()),
+            impact: Impact { write_outage_seconds: Some(21.5), ..Impact::default() },
+            ..IncidentReport::default()
+        },
         ..IncidentNotice::default()
     }
 }

@@ -21,6 +21,7 @@ mod crash_logs;
 mod crash_metrics;
 mod crash_server;
 mod etcd_auth;
+mod incidents;
 mod layers;
 mod log_formats;
 mod loki_answers;

@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use daraji::collect::config::PostgresConfig;
-use daraji::collect::{PostgresReport, postgres_once};
+use daraji::collect::config::{Address, PostgresConfig};
+use daraji::collect::{PostgresReport, postgres_once, write_once};
 use daraji::platform::clock::Clock;
 use daraji::platform::tasks::TaskGroup;
 
@@ -110,6 +110,15 @@ impl<'a> Server<'a> {
         #[expect(clippy::disallowed_methods, reason = "a test's own connection")]
         drop(tokio::spawn(connection));
         client
+    }
+
+    /// Commits one transaction of the write probe.
+    pub(crate) async fn write(&self, config: &PostgresConfig) -> Result<(), String> {
+        let group = TaskGroup::new("test");
+        let address = Address { host: "127.0.0.1".to_owned(), port: self.port };
+        let written = write_once(config, address, &group, &Clock::system()).await;
+        group.stop(Duration::from_secs(5)).await;
+        written
     }
 
     /// Everything that would be collected of it.

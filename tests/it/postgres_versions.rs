@@ -98,6 +98,7 @@ async fn check(major: u32) {
     check_primary(major, &of_primary);
     check_replica(major, &of_replica);
     check_privileges(&primary, &of_primary).await;
+    check_writes(&primary, &replica).await;
     check_read_only(&primary).await;
 }
 
@@ -196,11 +197,19 @@ async fn check_privileges(primary: &Server<'_>, before: &PostgresReport) {
     assert!(error.contains("does_not_exist"), "{error}");
 }
 
+/// The write probe needs no right, no table and no writable default of its own role.
+async fn check_writes(primary: &Server<'_>, replica: &Server<'_>) {
+    primary.write(&login("nobody_special")).await.unwrap();
+    let error = replica.write(&login("nobody_special")).await.unwrap_err();
+    assert!(error.contains("recovery"), "{error}");
+}
+
 /// A role that may not write itself says nothing about the sessions of others; the server's own setting does.
 async fn check_read_only(primary: &Server<'_>) {
     let client = primary.client().await;
     client.batch_execute("ALTER ROLE daraji SET default_transaction_read_only = on").await.unwrap();
     assert!(!primary.ask("127.0.0.1", &login("daraji")).await.unwrap().status.read_only);
+    primary.write(&login("daraji")).await.unwrap();
     client.batch_execute("ALTER SYSTEM SET default_transaction_read_only = on").await.unwrap();
     client.batch_execute("SELECT pg_reload_conf()").await.unwrap();
     let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
@@ -209,6 +218,7 @@ async fn check_read_only(primary: &Server<'_>) {
         tick.tick().await;
         assert!(tokio::time::Instant::now() < deadline, "the server's own setting was never seen");
     }
+    assert_eq!(primary.write(&login("nobody_special")).await, Err("sessions are read only".to_owned()));
 }
 
 macro_rules! versions {

@@ -227,15 +227,18 @@ test('targets: each collector with its last success, problems only', async () =>
   noProblems(page);
 });
 
-test('incidents: the list, and one with its phases when there is one', async () => {
+test('incidents: the list, and one with its story when there is one', async () => {
   const page = await world.page();
   await page.open('/incidents');
   const links = page.locator('[data-incident]');
   if (await links.count()) {
-    // The oldest: the fixture's names one cause for two members, and one alert twice.
+    const title = await links.last().locator('strong').innerText();
     await links.last().click();
-    await page.getByRole('region', { name: 'Likely causes' }).waitFor();
-    await page.getByRole('region', { name: 'Timeline' }).waitFor();
+    await page.getByRole('heading', { level: 1, name: title }).waitFor();
+    await page.getByRole('region', { name: /^(Cause|No cause is proven)$/ }).waitFor();
+    for (const name of ['Phases', 'Leadership', 'Timeline', 'Log patterns', 'Notes', 'Messages sent', 'Similar before']) await page.getByRole('region', { name, exact: true }).waitFor();
+    await settled(page);
+    await noSidewaysScroll(page);
   } else {
     await page.getByText('No incident yet').waitFor();
   }

@@ -54,6 +54,45 @@ test('a lost member is stale, never healthy, and its lag unknown, never zero', f
   assert.doesNotMatch(text, /\b0 B\b/);
 });
 
+test('blind to the DCS, the leader\'s last moment is counted down, and nobody is named as the next', fixtureOnly, async () => {
+  const page = await world.page();
+  await world.dev('scenario', { name: 'dcs-stale' });
+  await page.open('/c/orders-prod');
+  const alarm = page.getByRole('status').filter({ hasText: 'demote itself' });
+  const left = async () => Number(/must demote itself within (\d+) s: the DCS has no quorum/.exec(await alarm.innerText())?.[1]);
+  const first = await left();
+  assert.ok(first > 0 && first <= 20, await alarm.innerText());
+  await page.waitForFunction((n) => Number(/within (\d+) s/.exec(document.body.innerText)?.[1]) < n, first);
+  assert.match(await page.getByRole('region', { name: 'If the leader failed now' }).innerText(), /Who would take over is unknown[\s\S]*the DCS has no quorum/);
+});
+
+test('who would take over, with what loss, and what stands in the way of the others', fixtureOnly, async () => {
+  const page = await world.page();
+  await page.open('/c/billing');
+  assert.match(await page.getByRole('region', { name: 'If the leader failed now' }).innerText(), /pg3 would take over[\s\S]*would be lost[\s\S]*risky: its WAL receiver is waiting[\s\S]*pg2[\s\S]*may not: lags/);
+  // Its open incident is one click away.
+  const incident = page.getByRole('link', { name: /Open incident pg2 does not replicate/ });
+  assert.match(await incident.innerText(), /A long query on pg2 holds up replay \(medium confidence\)/);
+  // A clock that is off is said with its error.
+  await page.getByRole('region', { name: 'Members' }).getByText('clock 3.2 s ahead ± 40 ms').waitFor();
+  await page.open('/c/crm');
+  const members = page.getByRole('region', { name: 'Members' });
+  for (const mark of ['cascades from crm-b', 'delayed by 1h', 'nofailover']) await members.getByText(mark).waitFor();
+  await page.getByText(/switchover from crm-a to crm-b was asked for, scheduled for/).waitFor();
+  await page.open('/c/crm-dr');
+  await page.getByText('standby cluster of 10.0.2.11:5432').waitFor();
+  noProblems(page);
+});
+
+test('whom nobody reaches is told by name, in the table and in the details', fixtureOnly, async () => {
+  const page = await world.page();
+  await world.dev('scenario', { name: 'member-lost' });
+  await page.open('/c/orders-prod');
+  await page.getByRole('region', { name: 'Members' }).getByRole('row', { name: /^pg3/ }).getByText(/cannot be reached from: pg\d \(timeout\)/).waitFor();
+  await page.locator('.node', { hasText: 'pg3' }).focus();
+  assert.match(await page.getByRole('tooltip').innerText(), /PostgreSQL[\s\S]*cannot be reached from: pg\d \(timeout\)/);
+});
+
 test('a lost connection keeps the page, dimmed, with its age, and comes back by itself', fixtureOnly, async () => {
   const page = await world.page();
   await page.open('/');

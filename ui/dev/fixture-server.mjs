@@ -7,6 +7,7 @@ import { readFileSync } from 'node:fs';
 import { createServer } from 'node:http';
 import { dirname, join } from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
+import { Incidents } from './incidents.mjs';
 import { between, parse, streams } from './loglines.mjs';
 import { METRICS, range, select } from './promql.mjs';
 import { SCENARIOS, World } from './world.mjs';
@@ -18,6 +19,7 @@ const TOKEN = 'fixture-token';
 
 export function startFixture(port = 0) {
   const world = new World();
+  const incidents = new Incidents(world);
   const silences = [];
   const state = { outageUntil: 0, sse: new Set(), sockets: new Set() };
 
@@ -73,7 +75,7 @@ export function startFixture(port = 0) {
   function dev(path, body, res) {
     if (path === '/dev/scenario') {
       if (!SCENARIOS.includes(body.name)) return send(res, 400, { error: { code: 'unknown', message: SCENARIOS.join(' ') } });
-      world.scenario = body.name;
+      Object.assign(world, { scenario: body.name, scenarioAt: Date.now() });
       pushClusters();
     } else if (path === '/dev/failover') world.failover(body.gap ?? 4);
     else if (path === '/dev/outage') {
@@ -88,24 +90,37 @@ export function startFixture(port = 0) {
 
   function own(name, q, req, res) {
     const now = new Date();
-    if (name === '/status') return send(res, 200, { version: '0.1.0', revision: 'fixture', started_at: new Date(world.start).toISOString(), now: now.toISOString(), auth: 'none', role: null, clusters: world.clusters().length });
+    if (name === '/status') return send(res, 200, { version: '0.1.0', revision: 'fixture', started_at: new Date(world.start).toISOString(), now: now.toISOString(), auth: role() === null ? 'none' : 'token', role: role(), clusters: world.clusters().length });
     if (name === '/clusters') return send(res, 200, world.clusters());
     if (name === '/events' && (q.get('stream') === '1' || req.headers.accept === 'text/event-stream')) return stream(res);
     if (name === '/events') {
       if (world.scenario === 'empty') return send(res, 200, []);
       const since = q.get('since') ? Date.parse(q.get('since')) : 0;
       const until = q.get('until') ? Date.parse(q.get('until')) : Infinity;
-      const list = world.events.filter((e) => (!q.get('cluster') || e.cluster === q.get('cluster')) && Date.parse(e.time) >= since && Date.parse(e.time) <= until);
+      const list = world.events.filter((e) => (!q.get('event') || e.event === q.get('event')) && (!q.get('cluster') || e.cluster === q.get('cluster')) && Date.parse(e.time) >= since && Date.parse(e.time) <= until);
       return send(res, 200, list.slice(0, Number(q.get('limit') ?? 500)));
     }
-    if (name === '/incidents') return send(res, 200, world.scenario === 'empty' ? [] : incidents().filter((i) => !q.get('cluster') || i.cluster === q.get('cluster')));
-    if (name.startsWith('/incidents/')) {
-      const found = incidents().find((i) => String(i.id) === decodeURIComponent(name.slice(11)));
-      return found ? send(res, 200, found) : send(res, 404, { error: { code: 'not_found', message: 'no incident with this id' } });
-    }
+    if (name === '/incidents') return send(res, 200, incidents.list().filter((i) => !q.get('cluster') || i.cluster === q.get('cluster')));
+    if (name.startsWith('/incidents/')) return incident(name, q, req, res);
     if (name === '/targets') return send(res, 200, targets());
     if (name === '/notifications') return send(res, 200, notifications());
     return send(res, 404, { error: { code: 'not_found', message: `nothing at ${name}` } });
+  }
+
+  const role = () => (world.scenario === 'viewer' ? 'viewer' : null);
+
+  async function incident(name, q, req, res) {
+    const missing = { error: { code: 'not_found', message: 'no incident with this id' } };
+    if (req.method !== 'GET') {
+      const { status, body } = incidents.change(name, req.method, await bodyOf(req), role());
+      return send(res, status, body);
+    }
+    const [, id, part] = /^\/incidents\/([^/]+)(\/patterns)?$/.exec(name) ?? [];
+    const found = id === undefined ? null : incidents.one(decodeURIComponent(id));
+    if (!found) return send(res, 404, missing);
+    if (part) return send(res, 200, incidents.patterns(found.id));
+    if (q.get('format') === 'html') return send(res, 200, `<!doctype html><title>${found.title}</title><h1>${found.title}</h1>`, 'text/html; charset=utf-8');
+    return send(res, 200, found);
   }
 
   function stream(res) {
@@ -124,27 +139,6 @@ export function startFixture(port = 0) {
     for (const r of state.sse) r.write(data);
   }
   const ticker = setInterval(pushClusters, 1000);
-
-  function incidents() {
-    const at = (ms) => new Date(ms).toISOString();
-    return world.terms.slice(0, -1).map((t, n) => {
-      const next = world.terms[n + 1];
-      const settled = next.from + 120_000 < Date.now();
-      const p = (name, dt) => ({ name, at: at(t.to + dt) });
-      return {
-        id: 41 + n, cluster: 'orders-prod', title: `orders-prod: primary ${t.leader} lost, failover to ${next.leader}`, severity: 'critical', state: settled ? 'settled' : 'open',
-        opened_at: at(t.to - 700), settled_at: settled ? at(next.from + 120_000) : null,
-        causes: n === 0 ? [
-          { name: 'disk_full', title: `${t.leader}: the disk of pg_wal was full`, confidence: 'high', score: 0.94, evidence: [{ source: 'postgresql', time: at(t.to - 900), text: 'PANIC: could not write to file "pg_wal/xlogtemp.812": No space left on device', link: `/logs?cluster=orders-prod&from=${at(t.to - 60_000)}&to=${at(t.to + 60_000)}&q=%22No+space%22` }, { source: 'metrics', time: at(t.to - 30_000), text: `filesystem of ${t.leader} 100 % used`, link: null }], against: [], missing: [] },
-          { name: 'network_partition', title: `${t.leader} was cut off from etcd`, confidence: 'low', score: 0.08, evidence: [{ source: 'dcs', time: at(t.to), text: 'the leader key expired', link: null }], against: ['etcd peers saw each other all the time'], missing: ['no failed DCS request in the log of Patroni'] },
-          { name: 'network_partition', title: `${next.leader} was cut off from etcd`, confidence: 'low', score: 0.03, evidence: [], against: ['it took the lock'], missing: [] },
-        ] : [],
-        phases: [p('trigger', -900), p('detected', -700), p('lease_expired', 0), p('lock_taken', next.from - t.to - 600), p('promoted', next.from - t.to), p('first_write', next.from - t.to + 900), p('last_replica_streaming', next.from - t.to + 2600)],
-        impact: { write_outage_seconds: (next.from - t.to) / 1000 + 1.6, split_brain_seconds: null, lost_wal: '0/5B000148..0/5B014148' },
-        alerts: [...['pg1', 'pg2'].map(() => ({ name: 'DiskFillingUp', severity: 'warning', firing_since: at(t.to), resolved_at: null })), { name: 'NoLeader', severity: 'critical', firing_since: at(t.to + 10_000), resolved_at: at(next.from + 4000) }, { name: 'MemberDown', severity: 'warning', firing_since: at(t.to + 30_000), resolved_at: settled ? at(t.to + 95_000) : null }],
-      };
-    }).reverse();
-  }
 
   function targets() {
     const out = [];

@@ -15,8 +15,12 @@ function family(world, name) {
   const put = (labels, f) => out.push({ labels, f });
   switch (name) {
     case 'daraji_member_role':
-      each((c, m) => { for (const role of ['primary', 'replica', 'sync_standby']) put({ cluster: c, member: m, role }, (ms) => (world.role(c, m, ms) === role ? 1 : null)); });
+      each((c, m) => { for (const role of ['primary', 'replica', 'sync_standby', 'standby_leader']) put({ cluster: c, member: m, role }, (ms) => (world.role(c, m, ms) === role ? 1 : null)); });
       break;
+    case 'daraji_member_writable': each((c, m) => put({ cluster: c, member: m }, (ms) => { const role = world.role(c, m, ms); return role === null ? null : role === 'primary' ? 1 : 0; })); break;
+    case 'daraji_replication_lag_seconds': each((c, m) => put({ cluster: c, member: m }, (ms) => { const lag = world.lag(c, m, ms); return lag === null ? null : lag / 9e6; })); break;
+    case 'daraji_cluster_writable_members': for (const c of Object.keys(CLUSTERS)) put({ cluster: c }, (ms) => members(c).filter((m) => primary(c, m, ms)).length); break;
+    case 'node_disk_io_time_seconds_total': each((c, m) => put({ cluster: c, member: m }, (ms) => (alive(c, m, ms) ? 0.1 + 0.5 * wave(seed(c, m) + 3, ms, 50) ** 2 : null))); break;
     case 'daraji_replication_lag_bytes': each((c, m) => put({ cluster: c, member: m }, (ms) => world.lag(c, m, ms))); break;
     case 'daraji_leader_lease_ttl_seconds': for (const c of Object.keys(CLUSTERS)) put({ cluster: c }, (ms) => 30 - Math.floor((ms / 1000) % 10)); break;
     case 'pg_stat_database_xact_commit': each((c, m) => put({ cluster: c, member: m }, (ms) => (primary(c, m, ms) ? 420 + 260 * wave(seed(c, m), ms, 90) + 120 * wave(5, ms, 20) : alive(c, m, ms) ? 3 : null))); break;

@@ -1,7 +1,7 @@
 // The fixture's world: four clusters whose state is a function of time, so that history and "now" always agree.
 // `orders-prod` fails over 14 minutes before the start and whenever `failover()` is called.
 
-export const SCENARIOS = ['live', 'empty', 'token', 'splitbrain', 'dcs-stale', 'member-lost'];
+export const SCENARIOS = ['live', 'empty', 'token', 'splitbrain', 'dcs-stale', 'member-lost', 'viewer'];
 
 const S = 1000;
 
@@ -22,6 +22,7 @@ export class World {
   constructor(startMs = Date.now()) {
     this.start = startMs;
     this.scenario = 'live';
+    this.scenarioAt = startMs;
     this.events = [];
     this.listeners = new Set();
     this.seq = 0;
@@ -33,7 +34,7 @@ export class World {
     this.#failoverEvents(startMs - 14 * 60 * S, 'pg1', 'pg2', 7, false);
     this.#add(startMs - 52 * 60 * S, 'billing', 'pg1', 'config_changed', 'notice', 'dcs', 'maximum_lag_on_failover changed from 1048576 to 33554432', {});
     this.#add(startMs - 33 * 60 * S, 'crm', 'crm-a', 'switchover_completed', 'notice', 'dcs', 'switchover from crm-b to crm-a took 2.1 s', { planned: 'true' });
-    this.#add(startMs - 33 * 60 * S - 1500, 'crm', 'crm-a', 'leader_changed', 'notice', 'dcs', 'crm-b → crm-a, timeline 11 → 12', { planned: 'true' });
+    this.#add(startMs - 33 * 60 * S - 1500, 'crm', 'crm-a', 'leader_changed', 'notice', 'dcs', 'crm-a is the leader, as requested; before: crm-b', { planned: 'true', cause_class: 'switchover', old_leader: 'crm-b', new_leader: 'crm-a', old_timeline: '11', new_timeline: '12', gap_seconds: '2.1' });
     this.#add(startMs - 6 * 60 * S, 'billing', 'pg2', 'lag_high', 'warning', 'sql', 'pg2 is 212 MiB behind pg1', {});
   }
 
@@ -99,12 +100,13 @@ export class World {
       return member === leader ? 'primary' : member === 'crm-c' ? 'replica' : 'sync_standby';
     }
     if (cluster === 'audit' && ms > this.start - 180 * S) return null;
+    if (cluster === 'crm-dr') return member === c.members[0] ? 'standby_leader' : 'replica';
     return member === c.members[0] ? 'primary' : 'replica';
   }
 
   lag(cluster, member, ms) {
     const role = this.role(cluster, member, ms);
-    if (role === null || role === 'primary') return null;
+    if (role === null || role === 'primary' || role === 'standby_leader') return null;
     const seed = (cluster.length * 31 + member.charCodeAt(member.length - 1)) % 97;
     let base = 4096 + wave(seed, ms, 40) ** 3 * 900_000;
     if (cluster === 'billing' && member === 'pg2') base += Math.max(0, (ms - (this.start - 9 * 60 * S)) / S) * 620_000 * (0.8 + 0.2 * wave(9, ms, 30));
@@ -115,6 +117,23 @@ export class World {
     return Math.round(base);
   }
 
+  /** Counted down from the moment the scenario began. */
+  demotion(member) {
+    return { member, basis: 'quorum_lost', due_at: new Date(this.scenarioAt + 20 * S).toISOString(), lease_ends_at: new Date(this.scenarioAt + 30 * S).toISOString(), certain: true };
+  }
+
+  readiness(name, leader, members, stale) {
+    if (leader === null && name !== 'orders-prod') return null;
+    const candidates = members.filter((m) => m.name !== leader).map((m) => ({
+      member: m.name, lag_bytes: m.lag_bytes,
+      blockers: [...(m.writable === null ? ['its Patroni does not answer', 'its position is not known'] : []), ...(m.tags.nofailover ? ['tag nofailover'] : []), ...(m.lag_bytes > 33_554_432 ? [`lags ${m.lag_bytes} bytes, maximum_lag_on_failover is 33554432`] : [])],
+      risks: name === 'billing' && m.name === 'pg3' ? ['its WAL receiver is waiting'] : [],
+    })).sort((a, b) => a.blockers.length - b.blockers.length || a.lag_bytes - b.lag_bytes);
+    const blockers = stale ? ['the DCS has no quorum'] : candidates.some((c) => !c.blockers.length) ? [] : ['no member may take over'];
+    const best = blockers.length ? null : candidates[0];
+    return { candidate: best?.member ?? null, lag_bytes: best?.lag_bytes ?? null, blockers, candidates };
+  }
+
   clusters() {
     if (this.scenario === 'empty') return [];
     return Object.keys(CLUSTERS).map((name) => this.cluster(name, Date.now()));
@@ -123,7 +142,7 @@ export class World {
   cluster(name, now) {
     const spec = CLUSTERS[name];
     const iso = (ms) => new Date(ms).toISOString();
-    const leaderNow = name === 'orders-prod' ? (this.term(now)?.leader ?? null) : spec.members.find((m) => this.role(name, m, now) === 'primary') ?? null;
+    const leaderNow = name === 'orders-prod' ? (this.term(now)?.leader ?? null) : spec.members.find((m) => ['primary', 'standby_leader'].includes(this.role(name, m, now))) ?? null;
     const timeline = name === 'orders-prod' ? (this.term(now)?.timeline ?? this.terms[this.terms.length - 1].timeline - 1) : spec.timeline;
     const dead = name === 'audit';
     const stale = this.scenario === 'dcs-stale' && name === 'orders-prod';
@@ -135,12 +154,14 @@ export class World {
       const host = `10.0.${spec.net}.1${i + 1}`;
       const claim = (source, says, error = null) => ({ source, seen_at: error ? seen : iso(now - 200 - noise(i + source.length, now / 2000) * 1800), up: error ? false : true, error, says: error ? null : says });
       const word = away ? 'unknown' : role === 'primary' ? 'running' : 'streaming';
+      const cascades = name === 'crm' && i === 2;
       return {
         name: m, role: away ? 'unknown' : role, state: word, writable: away ? null : role === 'primary', timeline: away ? null : timeline,
         lag_bytes: role === 'primary' ? null : lag, lag_seconds: lag === null ? null : Number((lag / 9e6).toFixed(2)), receive_lag_bytes: lag === null ? null : Math.round(lag * 0.2),
         lsn: away ? null : `${timeline.toString(16).toUpperCase()}/${Math.floor((now / 97) % 0xfffffff).toString(16).toUpperCase()}`,
         seen_at: seen, host, port: 5432, rest_url: `http://${host}:8008`, postgres_version: spec.pg, patroni_version: '4.1.0',
-        postmaster_start_time: iso(this.start - (i + 2) * 86_400 * S), upstream: away || role === 'primary' ? null : leaderNow, replication_state: away || role === 'primary' ? null : 'streaming',
+        postmaster_start_time: iso(this.start - (i + 2) * 86_400 * S), upstream: away || role === 'primary' || role === 'standby_leader' ? null : cascades ? 'crm-b' : leaderNow, upstream_lag_bytes: cascades ? 0 : null, apply_delay_seconds: cascades ? 3600 : null,
+        clock_skew_seconds: away ? null : name === 'billing' && i === 2 ? 3.24 : 0.0004, clock_skew_error_seconds: away ? null : 0.04, replication_state: away || role === 'primary' ? null : 'streaming',
         pending_restart: name === 'billing' && i === 2, tags: name === 'crm' && i === 2 ? { nofailover: true } : {}, connections: away ? null : role === 'primary' ? Math.round(42 + 30 * wave(3, now, 20)) : 4, present: true,
         sources: away
           ? [claim('rest', '', `connect to ${host}:8008: ${dead ? 'no route to host' : 'connection refused'}`), claim('sql', '', `connect to ${host}:5432: ${dead ? 'timed out after 2 s' : 'connection refused'}`), { source: 'dcs', seen_at: iso(now - 900), up: true, error: null, says: 'member key says running, which may be old' }, { source: 'agent', seen_at: seen, up: null, error: null, says: 'last spool push before the loss' }]
@@ -181,6 +202,9 @@ export class World {
         kind: 'etcd', quorum: stale ? false : true, stale, seen_at: iso(stale ? now - 42 * S : now - 400),
         members: ['etcd1', 'etcd2', 'etcd3'].map((m, i) => ({ name: m, url: `http://10.0.${spec.net}.2${i + 1}:2379`, healthy: stale ? i === 0 ? null : false : true, leader: stale ? null : i === 1, version: '3.5.16', db_size_bytes: 2_142_208 + i * 4096, seen_at: iso(stale && i ? now - 42 * S : now - 800), error: stale && i ? 'no answer within 2 s' : null })),
       },
+      standby_of: spec.standby_of ?? null, demotion: stale ? this.demotion(leaderNow) : null, readiness: this.readiness(name, leaderNow, members, stale),
+      reachability: dead ? [] : members.flatMap((t) => members.filter((f) => f !== t && f.writable !== null).flatMap((f) => ['postgres', 'rest'].map((port) => ({ from: f.name, target: t.name, port, reachable: t.writable !== null, failure: t.writable === null ? 'timeout' : null, seen_at: iso(now - 2000) })))),
+      requests: name === 'crm' ? [{ kind: 'switchover', leader: 'crm-a', candidate: 'crm-b', scheduled_at: iso(this.start + 6 * 3600 * S), set_at: iso(this.start - 300 * S), outcome: 'pending', ended_at: null }] : [],
       config: dead ? null : { ttl: 30, loop_wait: 10, retry_timeout: 10, maximum_lag_on_failover: 1_048_576 },
       members,
     };
@@ -191,5 +215,6 @@ export const CLUSTERS = {
   'orders-prod': { members: ['pg1', 'pg2', 'pg3'], net: 0, pg: '15.18', timeline: 7, health: 'ok', reasons: [] },
   billing: { members: ['pg1', 'pg2', 'pg3'], net: 1, pg: '16.12', timeline: 3, health: 'warning', reasons: [{ severity: 'warning', text: 'pg2 falls behind: replay is slower than the WAL of pg1' }, { severity: 'warning', text: 'pg1: /var/lib/postgresql is 86 % full' }] },
   crm: { members: ['crm-a', 'crm-b', 'crm-c'], net: 2, pg: '17.8', timeline: 12, health: 'ok', reasons: [] },
+  'crm-dr': { members: ['dr1', 'dr2'], net: 4, pg: '17.8', timeline: 12, health: 'ok', reasons: [], standby_of: '10.0.2.11:5432' },
   audit: { members: ['au1', 'au2'], net: 3, pg: '15.18', timeline: 1, health: 'unknown', reasons: [{ severity: 'warning', text: 'no source has answered for 3 min: the whole site may be cut off' }] },
 };

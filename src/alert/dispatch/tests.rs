@@ -252,7 +252,10 @@ fn a_restart_repeats_nothing_and_loses_no_closing() {
     // It was down while everything ended.
     run.run(200..300, &alerts);
     assert_eq!(run.log[3..], ["200 page/0 all alerts resolved [] [Incident]", "200 ops/0 all alerts resolved [] [A]"]);
+    assert_eq!(run.stored.len(), 2, "the incident may open again");
+    run.run(1100..1110, &[]);
     assert!(run.stored.is_empty());
+    assert!(run.dispatcher.groups().is_empty());
 }
 
 #[test]
@@ -317,6 +320,78 @@ fn an_incident_that_grows_into_a_split_brain_is_told_again() {
         let lines: Vec<_> = lines.map(|line| line.trim_end_matches(" [Incident] []")).collect();
         assert_eq!(lines, told);
     }
+}
+
+fn changed(alert: &Alert, change: impl FnOnce(&mut IncidentNotice)) -> Alert {
+    let mut notice = alert.incident.as_deref().cloned().unwrap();
+    change(&mut notice);
+    Alert::of_incident(notice, "http://d")
+}
+
+#[test]
+fn an_incident_that_opens_again_goes_on_in_its_thread() {
+    let first = incident("7", "x", 0, 50);
+    for (gone_for, reason) in [(150, "the incident is open again"), (1000, "first notification")] {
+        let back = changed(&first, |notice| {
+            (notice.settled_at, notice.reopened_at) = (Some(at(gone_for + 100)), Some(at(gone_for)));
+            notice.title = "it grew".to_owned();
+        });
+        let mut run = Run::new("[]");
+        run.run(0..60, std::slice::from_ref(&first));
+        run.restart("[]");
+        run.run(60..gone_for, std::slice::from_ref(&first)).run(gone_for..gone_for + 4, std::slice::from_ref(&back));
+        let remembered = run.stored.values().find(|entry| entry.receiver == "page").cloned();
+        assert_eq!(remembered.is_some(), gone_for == 150);
+        assert!(remembered.iter().all(|entry| entry.title.as_deref() == Some("failover") && entry.opened_at == at(5)));
+        run.run(gone_for + 4..gone_for + 200, &[back]);
+        let lines: Vec<_> = run.log.iter().filter(|line| line.contains("page/0")).map(String::as_str).collect();
+        assert_eq!(
+            lines,
+            [
+                "5 page/0 first notification [Incident] []".to_owned(),
+                "50 page/0 all alerts resolved [] [Incident]".to_owned(),
+                format!("{} page/0 {reason} [Incident] []", gone_for + 5),
+                format!("{} page/0 all alerts resolved [] [Incident]", gone_for + 100),
+            ]
+        );
+    }
+}
+
+#[test]
+fn an_acknowledged_incident_is_not_repeated_but_its_getting_worse_and_its_end_are_told() {
+    let open = incident("7", "x", 0, 5000);
+    let mild = changed(&open, |notice| notice.severity = "warning".to_owned());
+    let taken = |alert: &Alert| changed(alert, |notice| notice.acknowledged_by = Some("anna".to_owned()));
+    let split = changed(&taken(&open), |notice| notice.split_brain = true);
+    let mut run = Run::new("[]");
+    run.run(0..700, std::slice::from_ref(&open))
+        .run(700..3000, &[taken(&open)])
+        .run(3000..3700, &[split])
+        .run(3700..5100, &[open]);
+    let lines: Vec<_> = run.log.iter().filter(|line| line.contains("page/0")).map(String::as_str).collect();
+    assert_eq!(
+        lines,
+        [
+            "5 page/0 first notification [Incident] []",
+            "605 page/0 repeat interval elapsed [Incident] []",
+            "3000 page/0 the incident got worse [Incident] []",
+            // Given back.
+            "3700 page/0 repeat interval elapsed [Incident] []",
+            "4300 page/0 repeat interval elapsed [Incident] []",
+            "4900 page/0 repeat interval elapsed [Incident] []",
+            "5000 page/0 all alerts resolved [] [Incident]",
+        ]
+    );
+
+    // The severity rises on one route.
+    let rerouted = |mut alert: Alert| {
+        alert.labels = alert.labels.with("severity", "critical");
+        alert
+    };
+    let mut run = Run::new("[]");
+    run.run(0..20, &[rerouted(taken(&mild))]).run(20..60, &[rerouted(taken(&incident("7", "x", 0, 0)))]);
+    let lines: Vec<_> = run.log.iter().filter(|line| line.contains("page/0")).map(String::as_str).collect();
+    assert_eq!(lines, ["5 page/0 first notification [Incident] []", "20 page/0 the incident got worse [Incident] []"]);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::cluster::tests::script::{Fails, Script, primary, replica};
 use crate::model::Timestamp;
 use crate::model::cluster::{Cluster, DemotionBasis, Member};
-use crate::model::observation::{Claim, ClockOffset, FailureKind, Source};
+use crate::model::observation::{Claim, ClockOffset, DcsHealth, FailureKind, Source};
 
 fn settled() -> Script {
     let mut script = Script::healthy();
@@ -187,4 +187,31 @@ fn a_lease_that_nobody_renews_counts_down_too() {
     let demotion = script.cluster().demotion.unwrap();
     assert_eq!((demotion.basis, demotion.certain), (DemotionBasis::LeaseNotRenewed, false));
     assert!(demotion.due_at < demotion.lease_ends_at.unwrap());
+}
+
+#[test]
+fn an_election_and_an_alarm_of_the_dcs_are_told_once() {
+    let mut script = settled();
+    let says = |script: &mut Script, url: &str, term, alarms: &[&str]| {
+        let health = DcsHealth {
+            healthy: alarms.is_empty(),
+            is_leader: Some(true),
+            raft_term: Some(term),
+            alarms: alarms.iter().map(|alarm| (*alarm).to_owned()).collect(),
+            ..DcsHealth::default()
+        };
+        script.observe(Source::DcsMember { url: url.to_owned() }, Claim::DcsHealth(health));
+        script.take()
+    };
+    let quiet: [&str; 0] = [];
+    assert_eq!(says(&mut script, "http://e1:2379", 4, &[]), quiet, "the first word is no news");
+    assert_eq!(says(&mut script, "http://e2:2379", 5, &[]), ["dcs_leader_changed"]);
+    assert_eq!(says(&mut script, "http://e1:2379", 4, &[]), quiet, "it has not heard of its successor yet");
+    assert_eq!(says(&mut script, "http://e2:2379", 6, &[]), quiet, "elected again");
+    let raised = ["memberID:8086 alarm:NOSPACE "];
+    assert_eq!(says(&mut script, "http://e2:2379", 6, &raised), ["dcs_alarm"]);
+    assert_eq!(script.event("dcs_alarm").fields["alarm"], "NOSPACE");
+    assert!(script.cluster().reasons.iter().any(|reason| reason.text.contains("NOSPACE")));
+    assert_eq!(says(&mut script, "http://e2:2379", 6, &raised), quiet);
+    assert_eq!(says(&mut script, "http://e2:2379", 6, &[]), ["dcs_alarm_ended"]);
 }

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use crate::cluster::tests::script::{Fails, Script, primary, replica};
+use crate::model::EventSeverity;
 use crate::model::cluster::Health;
-use crate::model::observation::{FailureKind, PatroniStatus};
+use crate::model::observation::{Claim, Failure, FailureKind, PatroniStatus, Source};
 
 fn reasons(script: &Script) -> Vec<String> {
     script.cluster().reasons.into_iter().map(|reason| reason.text).collect()
@@ -159,4 +160,28 @@ fn a_clock_that_was_set_back_leaves_nothing_old_as_current() {
     script.run(12.0);
     assert_eq!(script.cluster().health, Health::Ok, "{:?}", reasons(&script));
     assert_eq!(script.cluster().writable, ["n1"]);
+}
+
+/// A stopped postmaster: sessions that are open answer, and nobody gets a new one.
+#[test]
+fn a_postmaster_that_hangs_is_seen_by_new_sessions_only() {
+    let mut script = Script::healthy();
+    script.run(10.0);
+    script.take();
+    let silent = || Some(Failure { kind: FailureKind::Timeout, error: "no new session".to_owned() });
+    let try_it = |script: &mut Script, failure| {
+        script.observe(Source::Sql { member: "n1".to_owned() }, Claim::NewSession(failure));
+        script.take()
+    };
+    let quiet: [&str; 0] = [];
+    assert_eq!(try_it(&mut script, silent()), quiet, "a busy moment");
+    assert_eq!(try_it(&mut script, None), quiet);
+    assert_eq!(try_it(&mut script, silent()), quiet);
+    assert_eq!(try_it(&mut script, silent()), ["postgres_hung n1"]);
+    assert_eq!(script.event("postgres_hung").severity, EventSeverity::Critical);
+    assert_eq!(script.cluster().health, Health::Critical);
+    assert_eq!(script.cluster().writable, ["n1"], "who is in goes on writing");
+    assert_eq!(try_it(&mut script, None), ["postgres_hung_ended n1"]);
+    let full = Some(Failure { kind: FailureKind::Rejecting, error: "53300 too many clients".to_owned() });
+    assert_eq!(try_it(&mut script, full), quiet, "a full server answers");
 }

@@ -1,8 +1,8 @@
 //! What a change cost, and who could take over.
 
 use crate::cluster::tests::script::{Fails, Script, primary, replica};
-use crate::model::cluster::{Candidate, Readiness};
-use crate::model::observation::{Claim, DcsHealth, FailureKind, Source};
+use crate::model::cluster::{Candidate, Health, Readiness};
+use crate::model::observation::{Claim, DcsHealth, Failure, FailureKind, Source};
 use crate::model::{Event, EventSeverity, Lsn};
 
 fn settled() -> Script {
@@ -32,6 +32,40 @@ fn take_over(script: &mut Script, switch: Lsn) {
         &format!(r#"[[1,{},"no recovery target specified","2026-01-01T00:00:00+00:00","n2"]]"#, switch.0),
     );
     script.run(2.0);
+}
+
+#[test]
+fn the_outage_of_clients_is_measured_from_commit_to_commit() {
+    let proxy = || Source::Proxy { address: "10.0.0.31:5000".to_owned() };
+    let failed = || Claim::Failed(Failure { kind: FailureKind::Refused, error: "refused".to_owned() });
+    for (failures, expected) in [(0, None), (1, None), (2, Some(3.0)), (30, Some(31.0))] {
+        let mut script = settled();
+        script.observe(proxy(), Claim::Written);
+        for _ in 0..failures {
+            script.run(1.0);
+            script.observe(proxy(), failed());
+        }
+        let warns = script.cluster().reasons.iter().any(|reason| reason.text.contains("10.0.0.31:5000: refused"));
+        assert_eq!(warns, expected.is_some(), "{failures}");
+        script.run(1.0);
+        script.observe(proxy(), Claim::Written);
+        let told = script.events.iter().find(|event| event.event == "client_writes_resumed");
+        assert_eq!(told.map(|event| number(event, "client_outage_seconds")), expected, "{failures}");
+        assert_eq!(script.cluster().health, Health::Ok, "{failures}");
+    }
+}
+
+#[test]
+fn without_a_commit_before_it_an_outage_of_clients_is_not_measured() {
+    let mut script = settled();
+    let proxy = || Source::Proxy { address: "10.0.0.31:5000".to_owned() };
+    for _ in 0..3 {
+        let failure = Failure { kind: FailureKind::Timeout, error: "no answer".to_owned() };
+        script.observe(proxy(), Claim::Failed(failure));
+        script.run(1.0);
+    }
+    script.observe(proxy(), Claim::Written);
+    assert!(script.take().is_empty());
 }
 
 #[test]

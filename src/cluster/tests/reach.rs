@@ -1,6 +1,6 @@
 //! What the agents' reports change: why a member is lost, and whether an old primary may still write.
 
-use crate::cluster::tests::script::{NAMES, Script, primary};
+use crate::cluster::tests::script::{Fails, NAMES, Script, primary};
 use crate::model::observation::{Claim, FailureKind, Port, PortProbe, Source};
 
 fn settled() -> Script {
@@ -48,7 +48,7 @@ fn a_lost_member_is_down_or_it_is_us_who_are_cut_off() {
         run_with_reports(&mut script, 14, from, fails);
         let event = script.event("member_lost");
         assert_eq!(event.fields["reason"], expected, "{what}: {}", event.text);
-        assert_eq!(event.fields["sources"], "rest timeout, sql timeout", "{what}");
+        assert_eq!(event.fields["sources"], "rest unreachable, sql unreachable", "{what}");
         assert_eq!(event.fields.contains_key("postgres_port"), !from.is_empty(), "{what}");
     }
     let mut script = settled();
@@ -56,6 +56,29 @@ fn a_lost_member_is_down_or_it_is_us_who_are_cut_off() {
     script.refuse_sql("n3");
     script.run(10.0);
     assert_eq!(script.event("member_lost").fields["reason"], "down");
+
+    // Connections are taken, by the agents' word too, and nobody answers on them.
+    let mut script = settled();
+    let hangs = || Fails(Timeout, "no answer");
+    script.rest_fails.insert("n3".to_owned(), hangs());
+    script.sql_fails.insert("n3".to_owned(), hangs());
+    run_with_reports(&mut script, 14, &others, &[]);
+    assert_eq!(script.event("member_lost").fields["reason"], "not_answering");
+}
+
+#[test]
+fn a_primary_that_only_we_cannot_see_is_not_counted_out() {
+    let writers = |script: &Script| {
+        let samples = script.judge.samples(script.now);
+        let found = samples.iter().find(|sample| sample.labels.metric_name() == "daraji_cluster_writable_members");
+        found.map(|sample| sample.value)
+    };
+    for (fails, expected) in [(&[][..], None), (&[("n1", FailureKind::Unreachable)], Some(0.0))] {
+        let mut script = settled();
+        script.lose_host("n1");
+        run_with_reports(&mut script, 14, &["n2", "n3"], fails);
+        assert_eq!(writers(&script), expected);
+    }
 }
 
 #[test]

@@ -26,6 +26,8 @@ pub(super) struct Node {
     /// It runs and its receiver does not: positions stand still.
     pub(super) broken: bool,
     pub(super) started: i64,
+    /// As the cumulative statistics count them.
+    pub(super) commits: u64,
     lsn: u64,
     replay: u64,
 }
@@ -38,6 +40,7 @@ pub(super) fn primary(timeline: u32) -> Node {
         replay_blocked: false,
         broken: false,
         started: 0,
+        commits: 1_000,
         lsn: 0,
         replay: 0,
     }
@@ -233,7 +236,7 @@ impl Script {
 
     /// All of the host is silent.
     pub(super) fn lose_host(&mut self, name: &str) {
-        let silent = Fails(FailureKind::Timeout, "timed out");
+        let silent = Fails(FailureKind::Unreachable, "connect: no answer");
         self.rest_fails.insert(name.to_owned(), silent.clone());
         self.sql_fails.insert(name.to_owned(), silent);
     }
@@ -398,6 +401,7 @@ impl Script {
             server_now: Some(self.now.shifted(self.clock_ahead.get(name).copied().unwrap_or(0.0) - 0.0025)),
             apply_delay_seconds: self.apply_delay.get(name).copied(),
             connections: Some(8),
+            commits: Some(node.commits),
             ..PostgresStatus::default()
         }
     }

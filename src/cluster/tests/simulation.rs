@@ -2,6 +2,7 @@
 //! all, in any order, and by wrong clocks. What the judge makes of it must hold for every seed.
 //!
 //! `DARAJI_SIMULATION_SEEDS=100000` runs more seeds than the default; `DARAJI_SIMULATION_SEED=17` runs only that one.
+//! `DARAJI_SIMULATION_QUIET_MINUTES=1440` is a whole day in which nothing happens.
 
 mod world;
 
@@ -15,6 +16,8 @@ use crate::model::{Event, Observation, Timestamp};
 use world::{Plan, World};
 
 const SEEDS: u64 = 2_000;
+/// A day of it takes about a minute.
+const QUIET_MINUTES: u64 = 60;
 /// As many tests share the seeds, so that they use more than one core.
 const SHARES: u64 = 2;
 const TICK: Duration = Duration::from_millis(500);
@@ -165,6 +168,11 @@ impl Run {
 
     /// What must be so at the end.
     fn ends(&self) -> Result<(), String> {
+        if matches!(self.world.plan, Plan::Quiet { .. })
+            && let Some(event) = self.events.iter().find(|event| event.event != "watch_started")
+        {
+            return Err(format!("nothing happened, and {} is told: {}", event.event, event.text));
+        }
         let named = |names: &[&str]| self.events.iter().find(|event| names.contains(&event.event.as_str()));
         if self.world.plan == Plan::Switchovers {
             let loud = ["split_brain_possible", "split_brain_confirmed", "leader_lost", "lock_role_mismatch"];
@@ -190,7 +198,10 @@ impl Run {
 }
 
 fn run(seed: u64) {
-    let plan = if seed.is_multiple_of(3) { Plan::Switchovers } else { Plan::Anything };
+    run_plan(seed, if seed.is_multiple_of(3) { Plan::Switchovers } else { Plan::Anything });
+}
+
+fn run_plan(seed: u64, plan: Plan) {
     let mut run = Run::new(seed, plan);
     if let Err(problem) = run.go() {
         let told: Vec<_> =
@@ -215,6 +226,12 @@ fn run_share(share: u64) {
         return Some(seed).filter(mine).map_or((), run);
     }
     (0..setting("DARAJI_SIMULATION_SEEDS").unwrap_or(SEEDS)).filter(mine).for_each(run);
+}
+
+#[test]
+fn in_quiet_hours_nothing_is_told() {
+    let minutes = setting("DARAJI_SIMULATION_QUIET_MINUTES").unwrap_or(QUIET_MINUTES);
+    run_plan(1, Plan::Quiet { minutes: minutes.cast_signed() });
 }
 
 #[test]

@@ -221,12 +221,28 @@ fn surprise_10_a_restart_in_place_is_no_failover() {
     script.refuse_sql("n1");
     script.run(5.0);
     script.node("n1").started += 5;
+    script.node("n1").commits = 3;
     script.sql_fails.clear();
     script.run(4.0);
+    let event = script.event("primary_restarted_in_place");
+    assert_eq!((event.fields["crashed"].as_str(), event.severity), ("true", EventSeverity::Warning));
     let told = script.take();
-    assert!(told.contains(&"primary_restarted_in_place n1".to_owned()), "{told:?}");
+    assert!(told.contains(&"primary_not_writable n1".to_owned()), "{told:?}");
     assert!(told.contains(&"postgres_restarted n1".to_owned()), "{told:?}");
     assert!(!told.iter().any(|event| event.starts_with("leader") || event.starts_with("timeline")), "{told:?}");
+}
+
+/// 10: statistics survive a stop in order, so that it is told from a crash.
+#[test]
+fn surprise_10_a_restart_in_order_is_a_notice() {
+    let mut script = settled();
+    script.refuse_sql("n1");
+    script.run(3.0);
+    script.node("n1").started += 5;
+    script.sql_fails.clear();
+    script.run(4.0);
+    let event = script.event("primary_restarted_in_place");
+    assert_eq!((event.fields["crashed"].as_str(), event.severity), ("false", EventSeverity::Notice));
 }
 
 /// 10: after a backend crash not even the start time changes.
@@ -236,8 +252,9 @@ fn surprise_10_a_backend_crash_keeps_the_start_time() {
     script.fail_sql("n1", FailureKind::Rejecting, "FATAL: the database system is in recovery mode");
     script.run(2.5);
     script.sql_fails.clear();
+    script.node("n1").commits = 3;
     script.run(4.0);
-    assert_eq!(script.take(), ["primary_interrupted n1", "writes_resumed n1"]);
+    assert_eq!(script.take(), ["primary_not_writable n1", "primary_interrupted n1", "writes_resumed n1"]);
 }
 
 /// 11: a failed start gives the key away early: released, not expired.
@@ -408,7 +425,8 @@ fn a_later_term_is_not_a_restart_of_the_first() {
     script.set("n1", primary(3));
     script.run(10.0);
     let told = script.told();
-    assert!(!told.iter().any(|event| event.starts_with("primary_")), "{told:?}");
+    let restart = |event: &&String| event.starts_with("primary_") && *event != "primary_not_writable n1";
+    assert_eq!(told.iter().find(restart), None, "{told:?}");
     assert!(told.contains(&"lease_not_renewed n1".to_owned()), "{told:?}");
     assert!(!told.iter().any(|event| event.starts_with("lease_renewed")), "{told:?}");
 }

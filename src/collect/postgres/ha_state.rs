@@ -6,12 +6,13 @@
 use std::time::Duration;
 
 use serde_json::Value;
+use tokio::time::timeout;
 use tokio_postgres::Statement;
 
-use crate::collect::config::PostgresConfig;
+use crate::collect::config::{Address, PostgresConfig};
 use crate::collect::poll::{CollectError, Collector, Found, Said};
-use crate::collect::postgres::session::{Address, Session, Setup};
-use crate::model::observation::{Claim, FailureKind, PostgresStatus, Slot, WalReceiver, WalSender};
+use crate::collect::postgres::session::{Session, Setup};
+use crate::model::observation::{Claim, Failure, FailureKind, PostgresStatus, Slot, WalReceiver, WalSender};
 use crate::model::{Lsn, Timestamp};
 use crate::platform::clock::Clock;
 use crate::platform::tasks::TaskGroup;
@@ -20,6 +21,9 @@ use crate::platform::tasks::TaskGroup;
 pub(crate) const INTERVAL: Duration = Duration::from_secs(2);
 /// From connecting to the last byte.
 pub(crate) const DEADLINE: Duration = Duration::from_millis(2500);
+/// How often a new session replaces the one in use: a postmaster that hangs is only seen by who comes anew.
+const RENEW_EVERY: Duration = Duration::from_secs(30);
+const NEW_SESSION_WITHIN: Duration = Duration::from_secs(2);
 /// Rows of senders and slots that are kept.
 const ROWS_MAX: usize = 256;
 
@@ -96,11 +100,33 @@ impl Collector for HaStateCollector {
         self.open = Some(open);
         Ok(Found { claims: vec![Said { claim: Claim::Postgres(status), between }], problem, ..Found::default() })
     }
+
+    async fn collect_more(&mut self, _at: Timestamp) -> Found {
+        if self.open.as_ref().is_none_or(|open| open.session.age() < RENEW_EVERY) {
+            return Found::default();
+        }
+        let opened = timeout(NEW_SESSION_WITHIN, self.open()).await.unwrap_or_else(|_elapsed| {
+            let text = format!("no new session within {} s", NEW_SESSION_WITHIN.as_secs());
+            Err(CollectError::new(FailureKind::Timeout, text))
+        });
+        let failure = match opened {
+            Ok(open) => {
+                self.open = Some(open);
+                None
+            }
+            Err(error) => Some(Failure { kind: error.kind, error: error.error }),
+        };
+        Found { claims: vec![Claim::NewSession(failure).into()], ..Found::default() }
+    }
 }
 
+/// Whether sessions are read only by the server's own setting. A role for monitoring is often set to read only itself:
+/// that says nothing about the sessions of others.
+pub(crate) const SERVER_IS_READ_ONLY: &str = "CASE WHEN current_setting('default_transaction_read_only') = 'on' THEN \
+    (SELECT source NOT IN ('user', 'database user', 'client', 'session') FROM pg_settings \
+     WHERE name = 'default_transaction_read_only') ELSE false END";
+
 /// The statement for a server version.
-///
-/// A role for monitoring is often set to read only itself: that says nothing about the sessions of others.
 fn statement(server_version: u32) -> String {
     // Before 13 the receiver told only what it had received.
     let flushed = if server_version >= 130_000 { "flushed_lsn" } else { "received_lsn" };
@@ -108,9 +134,7 @@ fn statement(server_version: u32) -> String {
     format!(
         "SELECT json_build_object(\
         'in_recovery', r.rec, \
-        'read_only', CASE WHEN current_setting('default_transaction_read_only') = 'on' THEN \
-            (SELECT source NOT IN ('user', 'database user', 'client', 'session') FROM pg_settings \
-             WHERE name = 'default_transaction_read_only') ELSE false END, \
+        'read_only', {SERVER_IS_READ_ONLY}, \
         'timeline', CASE WHEN r.rec THEN coalesce(w.received_tli, \
             (SELECT nullif(greatest(c.timeline_id, m.min_recovery_end_timeline), 0) \
              FROM pg_control_checkpoint() c, pg_control_recovery() m)) \

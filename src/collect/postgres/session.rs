@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use tokio::net::TcpStream;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::tls::MakeTlsConnect;
 use tokio_postgres_rustls::MakeRustlsConnect;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::collect::config::{PostgresConfig, SslMode};
+use crate::collect::config::{Address, PostgresConfig, SslMode};
 use crate::collect::poll::CollectError;
 use crate::collect::postgres::login::{Login, process_environment};
 use crate::collect::postgres::stream::{Allowance, Metered};
@@ -21,27 +21,11 @@ use crate::platform::tasks::TaskGroup;
 
 /// Sessions are renewed, because old ones keep memory on the server and survive on a standby in odd states.
 const AGE_MAX: Duration = Duration::from_mins(10);
+/// Long enough for one lost packet.
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(1300);
 /// What every session asks of the server.
 const GUARDS: &str = "-c lock_timeout=500 -c idle_in_transaction_session_timeout=5000 -c jit=off \
                       -c max_parallel_workers_per_gather=0 -c client_min_messages=error";
-
-/// Where a member's PostgreSQL listens.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Address {
-    pub(crate) host: String,
-    pub(crate) port: u16,
-}
-
-/// `host:port`, with brackets around IPv6.
-impl std::fmt::Display for Address {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        if self.host.contains(':') {
-            write!(f, "[{}]:{}", self.host, self.port)
-        } else {
-            write!(f, "{}:{}", self.host, self.port)
-        }
-    }
-}
 
 /// An open session. Dropping it closes the connection at once, also when the server hangs.
 #[derive(Debug)]
@@ -113,6 +97,11 @@ impl Session {
         failure(error, &self.login)
     }
 
+    /// How long ago it was opened.
+    pub(crate) fn age(&self) -> Duration {
+        self.opened_at.elapsed()
+    }
+
     /// Whether it may be used for another round, which begins with this.
     pub(crate) fn usable(&self) -> bool {
         self.allowance.renew();
@@ -120,12 +109,13 @@ impl Session {
     }
 }
 
-/// Opens the TCP connection.
+/// Opens the TCP connection. A host that does not answer even to that is unreachable; one that hangs later times out.
 pub(crate) async fn connect(address: &Address) -> Result<TcpStream, CollectError> {
-    let connected = TcpStream::connect((address.host.as_str(), address.port)).await;
-    connected.map_err(|error| {
-        let kind = io_failure_kind(&error).unwrap_or(FailureKind::Unreachable);
-        CollectError::new(kind, format!("connect to {address}: {error}"))
+    let connecting = timeout(CONNECT_TIMEOUT, TcpStream::connect((address.host.as_str(), address.port)));
+    let no_answer = |_| CollectError::new(FailureKind::Unreachable, format!("connect to {address}: no answer"));
+    connecting.await.map_err(no_answer)?.map_err(|error| {
+        let kind = io_failure_kind(&error).filter(|kind| *kind != FailureKind::Timeout);
+        CollectError::new(kind.unwrap_or(FailureKind::Unreachable), format!("connect to {address}: {error}"))
     })
 }
 

@@ -13,10 +13,10 @@ use tokio::time::Instant;
 use tokio_postgres::types::Type;
 use tokio_postgres::{Row, Statement};
 
-use crate::collect::config::PostgresConfig;
+use crate::collect::config::{Address, PostgresConfig};
 use crate::collect::patroni::due;
 use crate::collect::poll::{CollectError, Collector, Found};
-use crate::collect::postgres::session::{Address, Session, Setup};
+use crate::collect::postgres::session::{Session, Setup};
 use crate::collect::postgres::views::{Server, VIEWS, View};
 use crate::model::labels::METRIC_NAME;
 use crate::model::observation::FailureKind;

@@ -18,11 +18,13 @@ use crate::platform::error::chain;
 use crate::platform::tasks::blocking;
 use crate::query::promql::QueryError;
 use crate::query::promql::format::decimal;
-use crate::store::metrics::{MetricError, MetricStore};
-use crate::wire::remote_write::{self, WriteRequest};
+use crate::store::metrics::{AppendOutcome, EncodedSample, MetricError, MetricStore, Point};
+use crate::wire::remote_write::{self, RemoteWriteError, WalkedRequest};
 
 /// Samples older than this are not federated.
 const LOOKBACK: Duration = Duration::from_mins(5);
+/// So many invalid series are told to the sender.
+const PROBLEMS_MAX: usize = 5;
 
 /// Takes a remote write 1.0 request. What is valid is stored even if the rest is refused; repeating is harmless.
 pub(super) async fn write(State(state): State<PrometheusState>, headers: HeaderMap, body: Bytes) -> Response {
@@ -44,15 +46,31 @@ pub(super) async fn write(State(state): State<PrometheusState>, headers: HeaderM
 }
 
 fn store_request(store: &MetricStore, body: &[u8]) -> Response {
-    let request = match remote_write::decode(body) {
-        Ok(request) => request,
-        Err(error) => return (StatusCode::BAD_REQUEST, format!("{}\n", chain(&error))).into_response(),
+    let refused = |error: RemoteWriteError| (StatusCode::BAD_REQUEST, format!("{}\n", chain(&error))).into_response();
+    let plain = match remote_write::decompress(body) {
+        Ok(plain) => plain,
+        Err(error) => return refused(error),
     };
-    match store.append(&request.samples) {
+    let request = match remote_write::walk(&plain) {
+        Ok(request) => request,
+        Err(error) => return refused(error),
+    };
+    let point = |at_ms, value| Point { at_ms, value };
+    let samples: Vec<EncodedSample<'_>> = request
+        .samples
+        .iter()
+        .map(|(labels, at_ms, value)| EncodedSample { labels, point: point(*at_ms, *value) })
+        .collect();
+    let mut invalid = Vec::new();
+    let appended = store.append_encoded(&samples, |bytes| {
+        let read = remote_write::read_labels(bytes);
+        read.map_err(|why| (invalid.len() < PROBLEMS_MAX).then(|| invalid.push(why))).ok()
+    });
+    match appended {
         // A sender repeats after 5xx, which is what a full disk needs.
         Err(error) => (StatusCode::SERVICE_UNAVAILABLE, format!("{}\n", chain(&error))).into_response(),
         Ok(outcome) => {
-            let problems = problems(&request, outcome);
+            let problems = problems(invalid, &request, outcome);
             if problems.is_empty() {
                 no_content()
             } else {
@@ -62,8 +80,8 @@ fn store_request(store: &MetricStore, body: &[u8]) -> Response {
     }
 }
 
-fn problems(request: &WriteRequest, outcome: crate::store::metrics::AppendOutcome) -> Vec<String> {
-    let mut problems: Vec<String> = request.invalid_series.iter().take(5).cloned().collect();
+/// What was not stored, invalid series first.
+fn problems(mut problems: Vec<String>, request: &WalkedRequest<'_>, outcome: AppendOutcome) -> Vec<String> {
     let counted = [
         (outcome.out_of_order, "samples are out of order, too old, or differ from one at the same time"),
         (outcome.too_far_in_future, "samples are too far in the future"),

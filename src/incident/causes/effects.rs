@@ -30,6 +30,7 @@ pub const EFFECTS: &[(&str, Gravity)] = &[
     ("failsafe_entered", Service),
     ("primary_restarted_in_place", Service),
     ("primary_interrupted", Service),
+    ("client_writes_failed", Service),
     ("postgres_restarted", Service),
     ("writes_refused", Service),
     ("connections_refused", Service),

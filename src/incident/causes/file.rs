@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
 
+use crate::model::incident::Confidence;
 use crate::platform::units::parse_duration;
 use crate::platform::yaml::{self, Node, Problem};
 use crate::query::{logql, promql};
@@ -36,7 +37,11 @@ pub struct CauseRule {
     pub supersedes: Vec<String>,
     /// Causes that bring this one about.
     pub symptom_of: Vec<String>,
+    /// How sure it can be at most.
+    pub at_most: Confidence,
     pub advice: String,
+    /// Whether what follows within minutes is the same incident.
+    pub reopens: bool,
 }
 
 /// Whose fault it is: which member `$member` stands for.
@@ -116,7 +121,14 @@ struct RawCause {
     supersedes: Vec<String>,
     #[serde(default)]
     symptom_of: Vec<String>,
+    at_most: Option<Confidence>,
     advice: String,
+    #[serde(default = "yes")]
+    reopens: bool,
+}
+
+const fn yes() -> bool {
+    true
 }
 
 #[derive(Debug, Deserialize)]
@@ -266,7 +278,9 @@ impl Loader<'_> {
             order: raw.order,
             supersedes: raw.supersedes,
             symptom_of: raw.symptom_of,
+            at_most: raw.at_most.unwrap_or(Confidence::High),
             advice: raw.advice,
+            reopens: raw.reopens,
         }
     }
 

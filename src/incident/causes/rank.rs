@@ -119,6 +119,7 @@ fn weigh(assessment: Assessment<'_>) -> Option<Ranked<'_>> {
     } else {
         Confidence::Low
     };
+    let confidence = confidence.min(rule.at_most);
     (proven > 0.0 && score >= LOW_MIN).then_some(Ranked { assessment, score, confidence, root: None })
 }
 
@@ -203,6 +204,7 @@ impl Ranked<'_> {
             missing: missing(&rule.signs, &signs, &bindings),
             symptom_of: self.root,
             advice: bindings.show(&rule.advice),
+            reopens: rule.reopens,
         }
     }
 }

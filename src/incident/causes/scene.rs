@@ -23,6 +23,9 @@ const HEARSAY_NS: i64 = 30_000_000_000;
 /// A takeover belongs to an incident that opened this much later at most.
 const TAKEOVER_NS: i64 = 90_000_000_000;
 
+/// And so does what else is told before it opened.
+const EFFECT_NS: i64 = 180_000_000_000;
+
 /// What is to be explained.
 #[derive(Clone, Copy, Debug)]
 pub struct Case<'a> {
@@ -33,6 +36,8 @@ pub struct Case<'a> {
     pub start: Timestamp,
     /// Not included.
     pub end: Timestamp,
+    /// When the trouble before this was over: what came earlier explains that, and not this.
+    pub calm_since: Option<Timestamp>,
     /// The judge's events that belong to it. Those of planned changes are no effects.
     pub events: &'a [Event],
     pub alerts: &'a [IncidentAlert],
@@ -63,6 +68,7 @@ pub(super) struct Seen {
 /// The window as the logs show it.
 #[derive(Debug)]
 pub(super) struct Scene {
+    /// Signs are not looked for before this.
     pub(super) start: Timestamp,
     pub(super) end: Timestamp,
     /// What windows of signs are relative to.
@@ -144,7 +150,7 @@ pub(super) struct Reader<'a> {
 impl<'a> Reader<'a> {
     pub(super) fn new(case: &'a Case<'a>, interest: &'a Interest) -> Self {
         let scene = Scene {
-            start: case.start,
+            start: case.calm_since.map_or(case.start, |calm| calm.max(case.start)),
             end: case.end,
             opened_at: case.opened_at.unwrap_or(case.start),
             taken_over_at: None,
@@ -243,8 +249,12 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// What was over long before the opening is no effect of what opened it.
     fn effect(&mut self, effect: &str, at: Timestamp, gravity: Option<Gravity>) {
         let Some(gravity) = gravity else { return };
+        if at < self.scene.start || self.case.opened_at.is_some_and(|opened| at.0 < opened.0 - EFFECT_NS) {
+            return;
+        }
         let seen = self.scene.effects.entry(effect.to_owned()).or_insert(Seen { at, gravity });
         seen.at = seen.at.min(at);
     }
@@ -277,8 +287,9 @@ impl<'a> Reader<'a> {
         let lost = events.iter().find(|event| event.event == "leader_lost").and_then(|event| event.member.clone());
         let old = lost.or_else(|| changed.and_then(|event| field(event, "old_leader")));
         let new = changed.and_then(|event| field(event, "new_leader").or_else(|| event.member.clone()));
-        let recent = |(at, _): &&(Timestamp, String)| at.0 >= self.scene.opened_at.0 - TAKEOVER_NS;
-        let takeover = self.leaders.takeovers.iter().find(recent).or(self.leaders.takeovers.first());
+        let since = self.scene.start.0.max(self.scene.opened_at.0 - TAKEOVER_NS);
+        let recent = |(at, _): &&(Timestamp, String)| at.0 >= since;
+        let takeover = self.leaders.takeovers.iter().find(recent);
         let anchor = takeover.map_or(self.scene.opened_at, |(at, _)| *at);
         self.scene.leader = old.or_else(|| self.leaders.before(anchor));
         self.scene.taken_over_at = changed.map(|event| event.time).or_else(|| takeover.map(|(at, _)| *at));

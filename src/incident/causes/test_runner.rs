@@ -140,6 +140,7 @@ pub fn explain(catalogue: &Catalogue, recording: &Recording) -> Result<Verdict, 
         opened_at: None,
         start: first.at,
         end: Timestamp(last.at.0 + 1),
+        calm_since: None,
         events: &[],
         alerts: &[],
     };

@@ -1,6 +1,6 @@
 use super::*;
-use crate::model::incident::Cause;
-use crate::model::{Event, Labels};
+use crate::model::incident::{Cause, IncidentAlert};
+use crate::model::{Event, EventSeverity, Labels};
 
 const CAUSES: &str = r#"
 causes:
@@ -49,7 +49,7 @@ fn failover() -> Vec<LogRecord> {
 fn verdict(records: &[LogRecord], events: &[Event]) -> Verdict {
     let catalogue = Catalogue::load([("c.yml", CAUSES)]).unwrap();
     let (start, end) = (Timestamp::from_secs(0), Timestamp::from_secs(100));
-    let case = Case { cluster: "c", opened_at: None, start, end, events, alerts: &[] };
+    let case = Case { cluster: "c", opened_at: None, start, end, calm_since: None, events, alerts: &[] };
     catalogue.explain(&case, records, None).unwrap()
 }
 
@@ -64,6 +64,34 @@ fn the_gravest_effect_is_explained_first_and_the_rest_is_an_aside() {
     assert_eq!(verdict.text, "n1 was cut off");
     let proof = &verdict.causes[0].evidence[0];
     assert_eq!((proof.sign.as_str(), proof.text.as_str()), ("no DCS", "n1: dcs_error of n1"));
+}
+
+/// The failover was an incident of its own, and is over; its lines are no evidence of what came a minute later.
+#[test]
+fn the_trouble_before_explains_nothing_that_came_after_it_was_over() {
+    let catalogue = Catalogue::load([("c.yml", CAUSES)]).unwrap();
+    let mut records = failover();
+    records.extend((7..13).map(|n| record(n * 10, "n2", "patroni", "hb_leader", &[])));
+    let alert = IncidentAlert {
+        name: "NoWritableMember".to_owned(),
+        severity: EventSeverity::Critical,
+        firing_since: Timestamp::from_secs(110),
+        resolved_at: None,
+    };
+    for (calm_since, expected) in [(None, vec![("cut", "n1", Confidence::High)]), (Some(70), vec![])] {
+        let case = Case {
+            cluster: "c",
+            opened_at: Some(Timestamp::from_secs(110)),
+            start: Timestamp::from_secs(0),
+            end: Timestamp::from_secs(130),
+            calm_since: calm_since.map(Timestamp::from_secs),
+            events: &[],
+            alerts: std::slice::from_ref(&alert),
+        };
+        let verdict = catalogue.explain(&case, &records[..], None).unwrap();
+        let found: Vec<_> = shown(&verdict.causes).into_iter().filter(|(name, ..)| *name == "cut").collect();
+        assert_eq!(found, expected, "{calm_since:?}");
+    }
 }
 
 #[test]

@@ -1,8 +1,8 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::model::Event;
-use crate::model::incident::{Impact, Phase};
+use crate::model::incident::{Confidence, Handling, Impact, IncidentState, Note, Phase, PhaseName};
+use crate::model::{Event, EventSeverity};
 
 const HOSTILE: &str = "<script>alert('1')</script>\"&\u{1b}[2J{{ 7 }}";
 
@@ -55,6 +55,7 @@ fn incident() -> Incident {
             missing: vec![HOSTILE.to_owned()],
             symptom_of: Some(HOSTILE.to_owned()),
             advice: HOSTILE.to_owned(),
+            reopens: true,
         }],
         verdict: Some(HOSTILE.to_owned()),
         missing: vec![HOSTILE.to_owned()],
@@ -68,6 +69,13 @@ fn incident() -> Incident {
         opener: None,
         is_ha: true,
         events_left_out: 7,
+        reopened: 1,
+        reopened_at: vec![at(50)],
+        handling: Handling {
+            acknowledged_at: Some(at(60)),
+            acknowledged_by: Some(HOSTILE.to_owned()),
+            notes: vec![Note { at: at(61), by: HOSTILE.to_owned(), text: HOSTILE.to_owned() }],
+        },
     }
 }
 

@@ -6,7 +6,8 @@ use minijinja::Environment;
 use serde::Serialize;
 
 use crate::alert::NotificationDraft;
-use crate::model::alert::{IncidentNotice, MemberNotice};
+use crate::model::alert::{IncidentNotice, IncidentReport, MemberNotice};
+use crate::model::incident::{Confidence, Evidence, Impact};
 use crate::model::{Alert, Timestamp};
 use crate::platform::units::format_duration;
 
@@ -14,7 +15,10 @@ use crate::platform::units::format_duration;
 const TIMELINE_MAX: usize = 15;
 const MEMBERS_MAX: usize = 20;
 const ALERTS_MAX: usize = 20;
+const PHASES_MAX: usize = 24;
 const TEXT_CHARS_MAX: usize = 1000;
+/// Of a line of a log.
+const LINE_CHARS_MAX: usize = 240;
 
 #[derive(Debug, Serialize)]
 struct View {
@@ -26,8 +30,14 @@ struct View {
     since: String,
     until: String,
     duration: String,
-    cause: String,
-    outage: String,
+    reopened: String,
+    acknowledged_by: String,
+    verdict: String,
+    confidence: &'static str,
+    proofs: Vec<ProofView>,
+    advice: String,
+    impact: Vec<String>,
+    phases: Vec<PhaseView>,
     description: String,
     timeline: Vec<LineView>,
     timeline_hidden: usize,
@@ -36,6 +46,21 @@ struct View {
     alerts_hidden: usize,
     held_back: String,
     url: String,
+}
+
+#[derive(Debug, Serialize)]
+struct ProofView {
+    time: String,
+    sign: String,
+    source: String,
+    text: String,
+}
+
+#[derive(Debug, Serialize)]
+struct PhaseView {
+    time: String,
+    after: String,
+    name: &'static str,
 }
 
 #[derive(Debug, Serialize)]
@@ -84,7 +109,7 @@ pub(super) fn render(draft: &NotificationDraft, external_url: &str) -> (String, 
             for error in [text.err(), html.err()].into_iter().flatten() {
                 tracing::error!(error = crate::platform::error::chain(&error), "the mail's template failed");
             }
-            let plain = format!("{}: {} {}\n{}\n", view.state, view.title, view.description, view.url);
+            let plain = format!("{}: {} {}\n{}\n", view.state, view.title, view.verdict, view.url);
             (plain.clone(), format!("<pre>{}</pre>", plain.replace('&', "&amp;").replace('<', "&lt;")))
         }
     }
@@ -107,11 +132,12 @@ impl View {
         let alerts: Vec<&Alert> = draft.alerts().filter(|alert| alert.incident.is_none()).collect();
         let single = notice.is_none() && alerts.len() == 1;
         Self {
-            state: match (notice.is_some(), firing) {
-                (true, true) => "OPEN",
-                (true, false) => "SETTLED",
-                (false, true) => "FIRING",
-                (false, false) => "RESOLVED",
+            state: match (notice, firing) {
+                (Some(notice), true) if notice.reopened_at.is_some() => "OPEN AGAIN",
+                (Some(_), true) => "OPEN",
+                (Some(_), false) => "SETTLED",
+                (None, true) => "FIRING",
+                (None, false) => "RESOLVED",
             },
             colour: match (firing, severity.as_str()) {
                 (false, _) => "#1e7d46",
@@ -131,16 +157,15 @@ impl View {
                 (Some(since), Some(until)) => whole_seconds(until.since(since)),
                 _ => String::new(),
             },
-            cause: notice.and_then(|notice| notice.cause.clone()).unwrap_or_default(),
-            outage: notice
-                .and_then(|notice| notice.write_outage_seconds)
-                .map(|seconds| format!("{seconds:.1} s"))
-                .unwrap_or_default(),
-            description: match notice {
-                Some(notice) => cut(&notice.description),
-                None if single => cut(&annotation("description")),
-                None => String::new(),
-            },
+            reopened: notice.and_then(|notice| notice.reopened_at).map(clock).unwrap_or_default(),
+            acknowledged_by: notice.and_then(|notice| notice.acknowledged_by.clone()).unwrap_or_default(),
+            verdict: notice.map(|notice| verdict(&notice.report, firing)).unwrap_or_default(),
+            confidence: notice.and_then(|notice| notice.report.confidence).map_or("", Confidence::as_str),
+            proofs: notice.map(|notice| proofs(&notice.report)).unwrap_or_default(),
+            advice: notice.and_then(|notice| notice.report.advice.as_deref()).map(cut).unwrap_or_default(),
+            impact: notice.map(|notice| impact(&notice.report.impact, firing)).unwrap_or_default(),
+            phases: notice.map(|notice| phases(&notice.report)).unwrap_or_default(),
+            description: if single { cut(&annotation("description")) } else { String::new() },
             timeline: notice.map(timeline).unwrap_or_default(),
             timeline_hidden: notice.map_or(0, |notice| notice.timeline.len().saturating_sub(TIMELINE_MAX)),
             members: notice.map(members).unwrap_or_default(),
@@ -168,6 +193,45 @@ impl AlertView {
             description: cut(alert.annotation("description")),
         }
     }
+}
+
+/// What is concluded. At the end that is always said, also when it is nothing.
+fn verdict(report: &IncidentReport, firing: bool) -> String {
+    match &report.verdict {
+        Some(text) => cut(text),
+        None if firing => String::new(),
+        None => "unknown: the causes were not looked for".to_owned(),
+    }
+}
+
+fn proofs(report: &IncidentReport) -> Vec<ProofView> {
+    let proof = |one: &Evidence| ProofView {
+        time: time_of_day(one.time),
+        sign: cut(&one.sign),
+        source: one.source.clone(),
+        text: first_chars(one.text.lines().next().unwrap_or_default(), LINE_CHARS_MAX),
+    };
+    report.evidence.iter().map(proof).collect()
+}
+
+/// What it cost. What is not known is said at the end; before, it may still become known.
+fn impact(impact: &Impact, firing: bool) -> Vec<String> {
+    let mut lines = impact.lines();
+    lines.retain(|line| !(firing && line.ends_with("unknown")));
+    lines
+}
+
+fn phases(report: &IncidentReport) -> Vec<PhaseView> {
+    let skip = report.phases.len().saturating_sub(PHASES_MAX);
+    let start = report.phases.get(skip).map(|phase| phase.at);
+    let phases = report.phases.iter().skip(skip);
+    phases
+        .map(|phase| PhaseView {
+            time: time_of_day(phase.at),
+            after: start.map(|start| format!("+{:.1} s", phase.at.since(start).as_secs_f64())).unwrap_or_default(),
+            name: phase.name.words(),
+        })
+        .collect()
 }
 
 fn timeline(notice: &IncidentNotice) -> Vec<LineView> {
@@ -230,7 +294,11 @@ fn held_back(alerts: &[Alert]) -> String {
 }
 
 fn cut(text: &str) -> String {
-    let mut short: String = text.chars().take(TEXT_CHARS_MAX).collect();
+    first_chars(text, TEXT_CHARS_MAX)
+}
+
+fn first_chars(text: &str, count: usize) -> String {
+    let mut short: String = text.chars().take(count).collect();
     if short.len() < text.len() {
         short.push('…');
     }
@@ -259,6 +327,7 @@ mod tests {
     use super::*;
     use crate::alert::Integration;
     use crate::model::alert::Annotations;
+    use crate::model::incident::{Phase, PhaseName};
     use crate::model::{Event, EventSeverity, Labels};
 
     fn at(seconds: i64) -> Timestamp {
@@ -316,8 +385,8 @@ mod tests {
             cluster: "demo".into(),
             title: "n1 lost the leader key, n2 took over".into(),
             severity: "critical".into(),
-            cause: settled.then(|| "host lost".to_owned()),
-            description: "The lease of n1 ended without being renewed; n2 was promoted 1.9 s later.".into(),
+            cause: settled.then(|| "host_lost".to_owned()),
+            report: if settled { report() } else { IncidentReport::default() },
             opened_at: at(0),
             settled_at: settled.then(|| at(95)),
             timeline: vec![
@@ -330,7 +399,6 @@ mod tests {
                 member("n2", "primary", Some(true), Some(0)),
                 member("n3", "replica", Some(false), Some(5 << 20)),
             ],
-            write_outage_seconds: settled.then_some(21.5),
             ..IncidentNotice::default()
         };
         let alert_of_incident = Alert::of_incident(notice.clone(), "https://daraji.example.org");
@@ -346,10 +414,51 @@ mod tests {
         }
     }
 
+    fn report() -> IncidentReport {
+        let proof = |second: i64, source: &str, text: &str, sign: &str| Evidence {
+            source: source.into(),
+            time: at(second),
+            text: text.into(),
+            link: None,
+            sign: sign.into(),
+        };
+        let phase = |name, second: i64| Phase { name, at: at(second) };
+        IncidentReport {
+            verdict: Some("The host of n1 is gone: nothing of it answers".into()),
+            confidence: Some(Confidence::High),
+            evidence: vec![
+                proof(-1, "etcd n2", "lost the TCP streaming connection with peer <n1>", "its peers lost it"),
+                proof(0, "daraji", "the leader key of n1 is gone: its lease expired", "nobody renewed its lease"),
+            ],
+            advice: Some("Look at the host's console; Patroni rejoins it when it is back.".into()),
+            phases: vec![
+                phase(PhaseName::Trigger, -1),
+                phase(PhaseName::Detected, 0),
+                phase(PhaseName::LeaseExpired, 0),
+                phase(PhaseName::LockTaken, 2),
+                phase(PhaseName::Promoted, 3),
+            ],
+            impact: Impact {
+                write_outage_seconds: Some(21.5),
+                write_outage_error_seconds: Some(0.6),
+                lost_wal: Some("0/3000148..0/3012000".into()),
+                lost_wal_bytes: Some(73_400),
+                ..Impact::default()
+            },
+        }
+    }
+
     #[test]
     fn mails_read_well() {
         insta::with_settings!({snapshot_path => "../../../tests/golden", prepend_module_to_snapshot => false}, {
-            for (name, draft) in [("open", incident(false)), ("settled", incident(true)), ("alerts", draft())] {
+            let mut unknown = incident(true);
+            unknown.incident.as_mut().unwrap().report = IncidentReport::default();
+            let mut again = incident(false);
+            let notice = again.incident.as_mut().unwrap();
+            (notice.reopened_at, notice.report) = (Some(at(80)), report());
+            notice.acknowledged_by = Some("anna".to_owned());
+            let all = [("open", incident(false)), ("settled", incident(true)), ("unknown", unknown), ("again", again)];
+            for (name, draft) in all.into_iter().chain([("alerts", draft())]) {
                 let (text, html) = render(&draft, "https://daraji.example.org/");
                 insta::assert_snapshot!(format!("mail_{name}_text"), text);
                 insta::assert_snapshot!(format!("mail_{name}_html"), html);
@@ -363,7 +472,10 @@ mod tests {
         if let Some(notice) = &mut long.incident {
             notice.timeline = std::iter::repeat_n(notice.timeline[0].clone(), 500).collect();
             notice.members = std::iter::repeat_n(notice.members[0].clone(), 500).collect();
-            notice.description = "x".repeat(1 << 20);
+            notice.report = report();
+            notice.report.verdict = Some("x".repeat(1 << 20));
+            notice.report.evidence[0].text = "y".repeat(1 << 20);
+            notice.report.phases = std::iter::repeat_n(notice.report.phases[0].clone(), 500).collect();
         }
         long.firing.extend(std::iter::repeat_n(alert("ReplicaBroken", "n3", "warning"), 500));
         let (text, html) = render(&long, "https://daraji.example.org");

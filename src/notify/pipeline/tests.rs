@@ -1,7 +1,7 @@
 use super::*;
 use crate::model::Labels;
 use crate::notify::AlertingConfig;
-use crate::notify::outbox::Delivery;
+use crate::notify::outbox::{Delivery, MessageKind};
 use crate::notify::retry::Outcome;
 use crate::platform::yaml;
 use crate::rules::load;
@@ -104,6 +104,47 @@ fn a_failover_queues_one_opening_and_one_closing_for_each_target_also_across_res
             "webhook http://hook.example.org/… 7",
         ]
     );
+}
+
+#[test]
+fn an_incident_that_opens_again_keeps_its_subject_and_its_thread() {
+    let dir = tempfile::tempdir().unwrap();
+    let alerting = open(dir.path());
+    for second in 2..300 {
+        let mut notice = failover((60..200).contains(&second).then_some(60));
+        if second >= 200 {
+            (notice.reopened_at, notice.title) = (Some(at(200)), "n2 lost its host too".to_owned());
+        }
+        alerting.route(at(second), &[notice]).unwrap();
+    }
+    let rows = alerting.outbox().of_incident("demo-7").unwrap();
+    assert_eq!(alerting.outbox().of_incident("demo-8").unwrap(), []);
+    let mails: Vec<_> = rows.iter().filter(|row| row.target == "a@example.org").collect();
+    let told: Vec<_> = mails.iter().map(|row| (row.kind, row.reason.as_str(), row.subject.as_str())).collect();
+    assert_eq!(
+        told,
+        [
+            (MessageKind::Opening, "first notification", "[demo] Failover from n1"),
+            (MessageKind::Closing, "all alerts resolved", "[demo] Failover from n1"),
+            (MessageKind::Opening, "the incident is open again", "[demo] Failover from n1"),
+        ]
+    );
+    let mut bodies = Vec::new();
+    for second in [300, 301, 302] {
+        for message in alerting.outbox().take_due(at(second), 10) {
+            if message.notification.target == "a@example.org" {
+                bodies.push(message.body.clone());
+            }
+            alerting.outbox().finish(message, &Outcome::Delivered, at(second)).unwrap();
+        }
+    }
+    let header = |body: &String, name: &str| body.lines().find_map(|line| line.strip_prefix(name)).map(str::to_owned);
+    let root = header(&bodies[0], "Message-ID: ").unwrap();
+    for body in &bodies[1..] {
+        assert_eq!(header(body, "References: ").as_ref(), Some(&root));
+        assert_eq!(header(body, "In-Reply-To: ").as_ref(), Some(&root));
+    }
+    assert!(bodies[2].contains("OPEN AGAIN") && bodies[1].contains("whether WAL was lost is unknown"), "{bodies:?}");
 }
 
 #[test]

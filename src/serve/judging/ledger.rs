@@ -14,13 +14,14 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use tracing::{error, info, warn};
 
+use crate::incident::handle::carry;
 use crate::intake::Intake;
 use crate::model::alert::IncidentNotice;
 use crate::model::incident::Incident;
 use crate::model::{Batch, Event, Sample};
 use crate::platform::error::chain;
 use crate::platform::tasks::blocking;
-use crate::store::state::tables::{INCIDENTS, JUDGE};
+use crate::store::state::tables::JUDGE;
 use crate::store::state::{StateError, StateStore};
 
 /// Events that wait for the log store; hours of a bad day.
@@ -230,7 +231,7 @@ impl Scribe {
                 }
                 tx.put(&JUDGE, UNWRITTEN, &unwritten)?;
                 for incident in incidents.values() {
-                    tx.put(&INCIDENTS, &incident.id, &serde_json::to_value(incident).unwrap_or_default())?;
+                    carry(tx, incident)?;
                 }
                 Ok::<(), StateError>(())
             })

@@ -1,28 +1,33 @@
-//! Block files: the samples of one window, immutable, sorted by labels, each file with its own index and checksums.
+//! Block files: the samples of a window or a day, immutable, sorted by labels, each file with its own index and checksums.
 //!
 //! Guarantees: a file has its final name only when it is complete and synced. What does not pass its checksum is an
 //! error that names the file, never data. `FORMAT.md` describes the bytes.
 
-use std::collections::BTreeMap;
+pub(super) mod index;
+pub(super) mod write;
+
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use crate::model::Labels;
+use rustc_hash::FxHashMap;
+
 use crate::platform::disk::{Disk, DiskFile};
-use crate::store::metrics::bytes::{Reader, put_bytes, put_ivarint, put_uvarint};
-use crate::store::metrics::chunk::{Chunk, Point, decode_into};
-use crate::store::metrics::postings::LabelIndex;
-use crate::store::metrics::wal::BATCH_MAX;
+use crate::store::metrics::Point;
+use crate::store::metrics::block::index::{BlockIndex, Column};
+use crate::store::metrics::bytes::{Reader, put_ivarint, put_uvarint};
+use crate::store::metrics::codec::{ints, values};
 
 pub(super) const EXTENSION: &str = "block";
-const MAGIC: &[u8; 8] = b"DRJBLK01";
+const MAGIC: &[u8; 8] = b"DRJBLK02";
 const END_MAGIC: &[u8; 8] = b"DRJBLKEN";
 /// Length and checksum of the summary, then the end mark.
 const FOOTER_BYTES: usize = 16;
 /// A summary names a handful of numbers; more is damage.
 const SUMMARY_BYTES_MAX: u32 = 1 << 20;
-const WRITE_BUFFER_BYTES: usize = 256 << 10;
+/// Samples in a chunk.
+const CHUNK_SAMPLES_MAX: usize = 8192;
+/// Decoded times that one reader keeps.
+const COLUMN_CACHE_TIMES: usize = 1 << 20;
 
 /// Why a block cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -33,6 +38,28 @@ pub enum BlockError {
     Write { path: PathBuf, source: io::Error },
     #[error("the block {path} is damaged: {what}")]
     Damaged { path: PathBuf, what: &'static str },
+    #[error("the block {path} was written by a version with another format; move it away")]
+    OtherFormat { path: PathBuf },
+}
+
+impl BlockError {
+    /// The file.
+    pub(super) fn path(&self) -> &Path {
+        match self {
+            Self::Read { path, .. }
+            | Self::Write { path, .. }
+            | Self::Damaged { path, .. }
+            | Self::OtherFormat { path } => path,
+        }
+    }
+}
+
+/// A part of the file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Section {
+    offset: u64,
+    bytes: u64,
+    crc: u32,
 }
 
 /// What a block is about, without its index.
@@ -42,25 +69,40 @@ pub(super) struct Summary {
     pub(super) max_ms: i64,
     pub(super) samples: u64,
     pub(super) series: u64,
-    index_offset: u64,
-    index_len: u64,
-    index_crc: u32,
-    /// Window starts, each with the batch number below which this block has all of the window's samples.
-    pub(super) windows: Vec<(i64, u64)>,
+    /// How often its samples were rewritten: 0 from the head, 1 from other blocks.
+    pub(super) level: u8,
+    /// Numbers of the head windows whose samples are all in here, so that their logs are not replayed.
+    pub(super) heads: Vec<u64>,
+    /// Blocks that this one replaces; they go if a crash left them.
+    pub(super) replaces: Vec<u64>,
+    columns: Section,
+    symbols: Section,
+    table: Section,
+    labels: Section,
 }
 
 impl Summary {
+    /// Of a block that is about to be written.
+    pub(super) fn made_of(level: u8, heads: Vec<u64>, replaces: Vec<u64>) -> Self {
+        Self { level, heads, replaces, ..Self::default() }
+    }
+
     fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::new();
+        let mut out = vec![self.level];
         put_ivarint(&mut out, self.min_ms);
         put_ivarint(&mut out, self.max_ms);
-        for number in [self.samples, self.series, self.index_offset, self.index_len, u64::from(self.index_crc)] {
-            put_uvarint(&mut out, number);
+        put_uvarint(&mut out, self.samples);
+        put_uvarint(&mut out, self.series);
+        for section in [self.columns, self.symbols, self.table, self.labels] {
+            put_uvarint(&mut out, section.offset);
+            put_uvarint(&mut out, section.bytes);
+            out.extend(section.crc.to_le_bytes());
         }
-        put_uvarint(&mut out, self.windows.len() as u64);
-        for (start_ms, batch) in &self.windows {
-            put_ivarint(&mut out, *start_ms);
-            put_uvarint(&mut out, *batch);
+        for list in [&self.heads, &self.replaces] {
+            put_uvarint(&mut out, list.len() as u64);
+            for number in list {
+                put_uvarint(&mut out, *number);
+            }
         }
         out
     }
@@ -68,180 +110,74 @@ impl Summary {
     fn decode(bytes: &[u8]) -> Option<Self> {
         let mut reader = Reader::new(bytes);
         let mut summary = Self {
+            level: reader.u8()?,
             min_ms: reader.ivarint()?,
             max_ms: reader.ivarint()?,
             samples: reader.uvarint()?,
             series: reader.uvarint()?,
-            index_offset: reader.uvarint()?,
-            index_len: reader.uvarint()?,
-            index_crc: reader.u32()?,
-            windows: Vec::new(),
+            ..Self::default()
         };
-        for _ in 0..reader.count()? {
-            summary.windows.push((reader.ivarint()?, reader.uvarint()?));
+        for section in [&mut summary.columns, &mut summary.symbols, &mut summary.table, &mut summary.labels] {
+            *section = Section { offset: reader.uvarint()?, bytes: reader.uvarint()?, crc: reader.u32_le()? };
         }
-        summary.windows.iter().all(|(_, batch)| *batch <= BATCH_MAX).then_some(summary)
+        for list in [&mut summary.heads, &mut summary.replaces] {
+            for _ in 0..reader.count()? {
+                // There must be a next number.
+                list.push(reader.uvarint().filter(|number| *number < u64::MAX)?);
+            }
+        }
+        reader.is_empty().then_some(summary)
     }
 }
 
-/// Where a chunk lies in its file.
-#[derive(Clone, Copy, Debug)]
+/// Where the samples of one series and one stretch of time lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct ChunkAt {
     pub(super) min_ms: i64,
     pub(super) max_ms: i64,
-    count: u16,
+    column: u32,
+    /// Samples of the column before the first one.
+    skip: u32,
+    pub(super) count: u32,
     offset: u64,
-    len: u32,
+    bytes: u32,
     crc: u32,
 }
 
-/// Writes a block, series by series.
-#[derive(Debug)]
-pub(super) struct BlockWriter {
-    disk: Disk,
-    path: PathBuf,
-    temporary: PathBuf,
-    file: DiskFile,
-    buffer: Vec<u8>,
-    offset: u64,
-    symbols: BTreeMap<Arc<str>, u32>,
-    series: Vec<(Labels, Vec<ChunkAt>)>,
-    summary: Summary,
+impl ChunkAt {
+    pub(super) fn overlaps(&self, start_ms: i64, end_ms: i64) -> bool {
+        self.min_ms <= end_ms && self.max_ms >= start_ms
+    }
 }
 
-impl BlockWriter {
-    pub(super) fn create(disk: &Disk, path: &Path, windows: Vec<(i64, u64)>) -> Result<Self, BlockError> {
-        let temporary = path.with_extension("tmp");
-        let opened = disk.open_append(&temporary).and_then(|file| file.set_len(0).map(|()| file));
-        let file = opened.map_err(|source| BlockError::Write { path: path.to_owned(), source })?;
-        Ok(Self {
-            disk: disk.clone(),
-            path: path.to_owned(),
-            temporary,
-            file,
-            buffer: MAGIC.to_vec(),
-            offset: MAGIC.len() as u64,
-            symbols: BTreeMap::new(),
-            series: Vec::new(),
-            summary: Summary { min_ms: i64::MAX, max_ms: i64::MIN, windows, ..Summary::default() },
-        })
-    }
-
-    /// Adds a series; labels must come in order.
-    pub(super) fn add(&mut self, labels: &Labels, chunks: &[Chunk]) -> Result<(), BlockError> {
-        let mut places = Vec::with_capacity(chunks.len());
-        for chunk in chunks {
-            self.summary.min_ms = self.summary.min_ms.min(chunk.min_ms);
-            self.summary.max_ms = self.summary.max_ms.max(chunk.max_ms);
-            self.summary.samples += u64::from(chunk.count);
-            places.push(ChunkAt {
-                min_ms: chunk.min_ms,
-                max_ms: chunk.max_ms,
-                count: chunk.count,
-                offset: self.offset,
-                len: u32::try_from(chunk.bits.len()).unwrap_or(u32::MAX),
-                crc: crc32fast::hash(&chunk.bits),
-            });
-            self.put(&chunk.bits)?;
-        }
-        for (name, value) in labels.shared() {
-            self.symbols.entry(Arc::clone(name)).or_default();
-            self.symbols.entry(Arc::clone(value)).or_default();
-        }
-        self.series.push((labels.clone(), places));
-        Ok(())
-    }
-
-    fn put(&mut self, bytes: &[u8]) -> Result<(), BlockError> {
-        self.buffer.extend_from_slice(bytes);
-        self.offset += bytes.len() as u64;
-        if self.buffer.len() >= WRITE_BUFFER_BYTES { self.flush() } else { Ok(()) }
-    }
-
-    fn flush(&mut self) -> Result<(), BlockError> {
-        let written = self.file.append(&self.buffer);
-        self.buffer.clear();
-        written.map_err(|source| self.write_error(source))
-    }
-
-    fn write_error(&self, source: io::Error) -> BlockError {
-        // A half-written file must not keep eating a full disk; the first error is the one to report.
-        drop(self.disk.remove_file(&self.temporary));
-        BlockError::Write { path: self.path.clone(), source }
-    }
-
-    /// Completes, syncs and names the file.
-    pub(super) fn finish(mut self) -> Result<Block, BlockError> {
-        let index = self.encode_index();
-        self.summary.index_offset = self.offset;
-        self.summary.index_len = index.len() as u64;
-        self.summary.index_crc = crc32fast::hash(&index);
-        self.summary.series = self.series.len() as u64;
-        self.put(&index)?;
-        let summary = self.summary.encode();
-        self.put(&summary)?;
-        self.put(&u32::try_from(summary.len()).unwrap_or(u32::MAX).to_le_bytes())?;
-        self.put(&crc32fast::hash(&summary).to_le_bytes())?;
-        self.put(END_MAGIC)?;
-        self.flush()?;
-        let dir = self.path.parent().unwrap_or(Path::new(".")).to_owned();
-        let named = self.file.sync().and_then(|()| self.disk.rename(&self.temporary, &self.path));
-        named.and_then(|()| self.disk.sync_dir(&dir)).map_err(|source| self.write_error(source))?;
-        Ok(Block { path: self.path, file: self.file, bytes: self.offset, summary: self.summary })
-    }
-
-    fn encode_index(&mut self) -> Vec<u8> {
-        let mut out = Vec::new();
-        put_uvarint(&mut out, self.symbols.len() as u64);
-        for (number, (text, id)) in (0u32..).zip(self.symbols.iter_mut()) {
-            *id = number;
-            put_bytes(&mut out, text.as_bytes());
-        }
-        let id = |text: &str| self.symbols.get(text).copied().unwrap_or_default();
-        let mut postings: BTreeMap<(u32, u32), Vec<u32>> = BTreeMap::new();
-        put_uvarint(&mut out, self.series.len() as u64);
-        let mut end = MAGIC.len() as u64;
-        for (number, (labels, chunks)) in (0u32..).zip(&self.series) {
-            put_uvarint(&mut out, labels.len() as u64);
-            for (name, value) in labels.iter() {
-                let pair = (id(name), id(value));
-                put_uvarint(&mut out, u64::from(pair.0));
-                put_uvarint(&mut out, u64::from(pair.1));
-                postings.entry(pair).or_default().push(number);
-            }
-            put_uvarint(&mut out, chunks.len() as u64);
-            for chunk in chunks {
-                put_ivarint(&mut out, chunk.min_ms);
-                put_ivarint(&mut out, chunk.max_ms.wrapping_sub(chunk.min_ms));
-                put_uvarint(&mut out, u64::from(chunk.count));
-                put_uvarint(&mut out, chunk.offset - end);
-                put_uvarint(&mut out, u64::from(chunk.len));
-                out.extend_from_slice(&chunk.crc.to_le_bytes());
-                end = chunk.offset + u64::from(chunk.len);
-            }
-        }
-        put_uvarint(&mut out, postings.len() as u64);
-        for ((name, value), ids) in &postings {
-            put_uvarint(&mut out, u64::from(*name));
-            put_uvarint(&mut out, u64::from(*value));
-            put_uvarint(&mut out, ids.len() as u64);
-            let mut before = 0;
-            for id in ids {
-                put_uvarint(&mut out, u64::from(id - before));
-                before = *id;
-            }
-        }
-        out
-    }
+/// Decoded columns of times, shared by the series that one reader reads.
+#[derive(Debug, Default)]
+pub(super) struct ColumnCache {
+    columns: FxHashMap<(u64, u32), Vec<i64>>,
+    times: usize,
+    values: Vec<f64>,
 }
 
 /// An open block file; only its summary is in memory.
 #[derive(Debug)]
 pub(super) struct Block {
     pub(super) path: PathBuf,
+    pub(super) number: u64,
     file: DiskFile,
     pub(super) bytes: u64,
     pub(super) summary: Summary,
+}
+
+/// The name of a block's file.
+pub(super) fn file_name(min_ms: i64, number: u64) -> String {
+    format!("{:013}-{number:08}.{EXTENSION}", min_ms.max(0))
+}
+
+/// The number in a block's file name.
+pub(super) fn number_of(path: &Path) -> Option<u64> {
+    let name = path.file_name()?.to_str()?;
+    let (_, rest) = name.split_once('-')?;
+    rest.split('.').next()?.parse().ok().filter(|number| *number < u64::MAX)
 }
 
 impl Block {
@@ -251,11 +187,20 @@ impl Block {
         let file = disk.open_read(path).map_err(read_error)?;
         let bytes = file.len().map_err(read_error)?;
         let footer_at = bytes.checked_sub(FOOTER_BYTES as u64).ok_or_else(|| damaged("it is too short"))?;
-        let mut footer = [0u8; FOOTER_BYTES];
+        let (mut magic, mut footer) = ([0u8; MAGIC.len()], [0u8; FOOTER_BYTES]);
+        file.read_exact_at(&mut magic, 0).map_err(read_error)?;
         file.read_exact_at(&mut footer, footer_at).map_err(read_error)?;
         let [l0, l1, l2, l3, c0, c1, c2, c3, end @ ..] = footer;
         if &end != END_MAGIC {
             return Err(damaged("its end mark is missing"));
+        }
+        if &magic != MAGIC {
+            let known = magic.starts_with(b"DRJBLK");
+            return Err(if known {
+                BlockError::OtherFormat { path: path.to_owned() }
+            } else {
+                damaged("it is no block")
+            });
         }
         let len = u32::from_le_bytes([l0, l1, l2, l3]);
         let at = footer_at.checked_sub(u64::from(len)).filter(|_| len <= SUMMARY_BYTES_MAX);
@@ -266,24 +211,29 @@ impl Block {
             return Err(damaged("its summary fails the checksum"));
         }
         let summary = Summary::decode(&encoded).ok_or_else(|| damaged("its summary cannot be read"))?;
-        if summary.index_offset.checked_add(summary.index_len).is_none_or(|end| end > at) {
+        let inside = |section: &Section| section.offset.checked_add(section.bytes).is_some_and(|end| end <= at);
+        if ![summary.columns, summary.symbols, summary.table, summary.labels].iter().all(inside) {
             return Err(damaged("its index lies outside"));
         }
-        Ok(Self { path: path.to_owned(), file, bytes, summary })
+        let number = number_of(path).ok_or_else(|| damaged("its name has no number"))?;
+        Ok(Self { path: path.to_owned(), number, file, bytes, summary })
     }
 
     pub(super) fn overlaps(&self, start_ms: i64, end_ms: i64) -> bool {
         self.summary.min_ms <= end_ms && self.summary.max_ms >= start_ms
     }
 
-    fn damaged(&self, what: &'static str) -> BlockError {
+    pub(super) fn damaged(&self, what: &'static str) -> BlockError {
         BlockError::Damaged { path: self.path.clone(), what }
     }
 
-    fn read_at(&self, offset: u64, len: usize) -> Result<Vec<u8>, BlockError> {
-        let mut bytes = vec![0; len];
-        match self.file.read_exact_at(&mut bytes, offset) {
-            Ok(()) => Ok(bytes),
+    fn read_at(&self, section: Section, what: &'static str) -> Result<Vec<u8>, BlockError> {
+        let end = section.offset.checked_add(section.bytes).filter(|end| *end <= self.bytes);
+        let length = end.and_then(|_| usize::try_from(section.bytes).ok()).ok_or_else(|| self.damaged(what))?;
+        let mut bytes = vec![0; length];
+        match self.file.read_exact_at(&mut bytes, section.offset) {
+            Ok(()) if crc32fast::hash(&bytes) == section.crc => Ok(bytes),
+            Ok(()) => Err(self.damaged(what)),
             Err(source) if source.kind() == io::ErrorKind::UnexpectedEof => Err(self.damaged("it ends too early")),
             Err(source) => Err(BlockError::Read { path: self.path.clone(), source }),
         }
@@ -291,148 +241,60 @@ impl Block {
 
     /// Reads the index.
     pub(super) fn load_index(&self) -> Result<BlockIndex, BlockError> {
-        let len = usize::try_from(self.summary.index_len).map_err(|_| self.damaged("its index is too long"))?;
-        let bytes = self.read_at(self.summary.index_offset, len)?;
-        if crc32fast::hash(&bytes) != self.summary.index_crc {
-            return Err(self.damaged("its index fails the checksum"));
-        }
-        BlockIndex::decode(&bytes).ok_or_else(|| self.damaged("its index cannot be read"))
+        let summary = &self.summary;
+        let columns = self.read_at(summary.columns, "its list of columns fails the checksum")?;
+        let symbols = self.read_at(summary.symbols, "its symbols fail the checksum")?;
+        let table = self.read_at(summary.table, "its series table fails the checksum")?;
+        let labels = self.read_at(summary.labels, "its label index fails the checksum")?;
+        BlockIndex::decode(&columns, &symbols, table, labels).ok_or_else(|| self.damaged("its index cannot be read"))
+    }
+
+    fn read_column(&self, column: Column) -> Result<Vec<i64>, BlockError> {
+        let section = Section { offset: column.offset, bytes: u64::from(column.bytes), crc: column.crc };
+        let bytes = self.read_at(section, "a column of times fails the checksum")?;
+        let mut times = Vec::new();
+        let mut reader = Reader::new(&bytes);
+        let decoded = ints::decode(&mut reader, column.count as usize, &mut times);
+        let in_order = times.is_sorted_by(|a, b| a < b);
+        decoded.filter(|()| in_order).ok_or_else(|| self.damaged("a column of times cannot be read"))?;
+        Ok(times)
     }
 
     /// Reads the points of a chunk inside a range of times onto `out`.
-    pub(super) fn read_chunk(&self, at: ChunkAt, range: (i64, i64), out: &mut Vec<Point>) -> Result<(), BlockError> {
-        if at.offset + u64::from(at.len) > self.summary.index_offset {
-            return Err(self.damaged("a chunk lies outside"));
-        }
-        let bits = self.read_at(at.offset, at.len as usize)?;
-        if crc32fast::hash(&bits) != at.crc {
-            return Err(self.damaged("a chunk fails the checksum"));
-        }
-        decode_into(&bits, at.count, range, out).ok_or_else(|| self.damaged("a chunk cannot be read"))
-    }
-}
-
-/// Symbols of the labels' names and values, and the chunks.
-type IndexedSeries = (Vec<(u32, u32)>, Vec<ChunkAt>);
-
-/// The index of a block in memory.
-#[derive(Debug)]
-pub(super) struct BlockIndex {
-    symbols: Vec<Arc<str>>,
-    series: Vec<IndexedSeries>,
-    /// By label name, then value.
-    postings: BTreeMap<u32, Vec<(u32, Vec<u32>)>>,
-    pub(super) bytes: usize,
-}
-
-impl BlockIndex {
-    fn decode(bytes: &[u8]) -> Option<Self> {
-        let mut reader = Reader::new(bytes);
-        let mut index =
-            Self { symbols: Vec::new(), series: Vec::new(), postings: BTreeMap::new(), bytes: bytes.len() * 4 };
-        for _ in 0..reader.count()? {
-            index.symbols.push(Arc::from(reader.text()?));
-        }
-        let mut end = MAGIC.len() as u64;
-        for _ in 0..reader.count()? {
-            let mut labels = Vec::new();
-            for _ in 0..reader.count()? {
-                let pair = (reader.u32()?, reader.u32()?);
-                index.symbols.get(pair.0.max(pair.1) as usize)?;
-                labels.push(pair);
+    pub(super) fn read_chunk(
+        &self,
+        index: &BlockIndex,
+        at: ChunkAt,
+        cache: &mut ColumnCache,
+        (range, out): ((i64, i64), &mut Vec<Point>),
+    ) -> Result<(), BlockError> {
+        let key = (self.number, at.column);
+        if !cache.columns.contains_key(&key) {
+            let column = index.column(at.column).ok_or_else(|| self.damaged("a chunk has no times"))?;
+            let times = self.read_column(column)?;
+            if cache.times + times.len() > COLUMN_CACHE_TIMES {
+                cache.columns.clear();
+                cache.times = 0;
             }
-            let mut chunks = Vec::new();
-            for _ in 0..reader.count()? {
-                let chunk = decode_chunk_at(&mut reader, end)?;
-                end = chunk.offset.checked_add(u64::from(chunk.len))?;
-                chunks.push(chunk);
-            }
-            index.series.push((labels, chunks));
+            cache.times += times.len();
+            cache.columns.insert(key, times);
         }
-        for _ in 0..reader.count()? {
-            let (name, value) = (reader.u32()?, reader.u32()?);
-            index.symbols.get(name.max(value) as usize)?;
-            let mut ids = Vec::new();
-            let mut id = 0u32;
-            for _ in 0..reader.count()? {
-                id = id.checked_add(reader.u32()?)?;
-                ids.push(id);
-            }
-            index.postings.entry(name).or_default().push((value, ids));
+        let times = cache.columns.get(&key).map(Vec::as_slice).unwrap_or_default();
+        let (skip, count) = (at.skip as usize, at.count as usize);
+        let times = times.get(skip..).and_then(|times| times.get(..count));
+        let times = times.ok_or_else(|| self.damaged("a chunk has fewer times than values"))?;
+        let from = times.partition_point(|time| *time < range.0);
+        let to = times.partition_point(|time| *time <= range.1);
+        if from >= to {
+            return Ok(());
         }
-        Some(index)
-    }
-
-    fn symbol(&self, id: u32) -> &Arc<str> {
-        // Ids were checked when the index was read; the first symbol stands for what cannot happen.
-        self.symbols.get(id as usize).unwrap_or(&self.symbols[0])
-    }
-
-    fn id(&self, text: &str) -> Option<u32> {
-        let at = self.symbols.binary_search_by(|symbol| symbol.as_ref().cmp(text)).ok()?;
-        u32::try_from(at).ok()
-    }
-
-    /// Labels and chunks of a series.
-    pub(super) fn series(&self, id: u32) -> Option<(Labels, &[ChunkAt])> {
-        let (labels, chunks) = self.series.get(id as usize)?;
-        let pairs =
-            labels.iter().map(|(name, value)| (Arc::clone(self.symbol(*name)), Arc::clone(self.symbol(*value))));
-        Some((Labels::from_pairs(pairs), chunks))
-    }
-
-    pub(super) fn label_names(&self) -> impl Iterator<Item = &str> {
-        self.postings.keys().map(|name| self.symbol(*name).as_ref())
-    }
-}
-
-fn decode_chunk_at(reader: &mut Reader<'_>, end: u64) -> Option<ChunkAt> {
-    let min_ms = reader.ivarint()?;
-    let max_ms = min_ms.wrapping_add(reader.ivarint()?);
-    let count = u16::try_from(reader.uvarint()?).ok()?;
-    let offset = end.checked_add(reader.uvarint()?)?;
-    let len = reader.u32()?;
-    let crc = u32::from_le_bytes(reader.take(4)?.try_into().ok()?);
-    Some(ChunkAt { min_ms, max_ms, count, offset, len, crc })
-}
-
-impl LabelIndex for BlockIndex {
-    fn all(&self) -> Vec<u32> {
-        (0..).take(self.series.len()).collect()
-    }
-
-    fn postings(&self, name: &str, value: &str) -> Vec<u32> {
-        let found = self.id(name).zip(self.id(value)).and_then(|(name, value)| {
-            let values = self.postings.get(&name)?;
-            let at = values.binary_search_by_key(&value, |(value, _)| *value).ok()?;
-            values.get(at)
-        });
-        found.map(|(_, ids)| ids.clone()).unwrap_or_default()
-    }
-
-    fn for_each_value(&self, name: &str, each: &mut dyn FnMut(&str, &[u32])) {
-        for (value, ids) in self.id(name).and_then(|name| self.postings.get(&name)).into_iter().flatten() {
-            each(self.symbol(*value), ids);
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_index_that_names_symbols_it_does_not_have_is_damaged() {
-        // No symbols, then a posting of label 0; no symbols, then a series with label 0.
-        for bytes in [&[0, 0, 1, 0, 0, 0][..], &[0, 1, 1, 0, 0, 0, 0]] {
-            assert!(BlockIndex::decode(bytes).is_none(), "{bytes:?}");
-        }
-    }
-
-    #[test]
-    fn a_summary_with_a_batch_number_that_leaves_no_next_one_is_damaged() {
-        let summary = |batch| Summary { windows: vec![(0, batch)], ..Summary::default() }.encode();
-        assert!(Summary::decode(&summary(BATCH_MAX)).is_some());
-        assert!(Summary::decode(&summary(u64::MAX)).is_none());
+        let section = Section { offset: at.offset, bytes: u64::from(at.bytes), crc: at.crc };
+        let bytes = self.read_at(section, "a chunk fails the checksum")?;
+        cache.values.clear();
+        let decoded = values::decode(&bytes, count, &mut cache.values);
+        decoded.ok_or_else(|| self.damaged("a chunk cannot be read"))?;
+        let pairs = times.iter().zip(&cache.values).skip(from).take(to - from);
+        out.extend(pairs.map(|(at_ms, value)| Point { at_ms: *at_ms, value: *value }));
+        Ok(())
     }
 }

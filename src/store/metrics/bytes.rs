@@ -37,6 +37,26 @@ impl<'a> Reader<'a> {
         self.rest.is_empty()
     }
 
+    /// What is left.
+    pub(super) fn rest(&self) -> &'a [u8] {
+        self.rest
+    }
+
+    /// Eight bytes, low byte first.
+    pub(super) fn u64_le(&mut self) -> Option<u64> {
+        let (first, rest) = self.rest.split_first_chunk::<8>()?;
+        self.rest = rest;
+        Some(u64::from_le_bytes(*first))
+    }
+
+    #[allow(dead_code, reason = "the blocks and the head take it next")]
+    /// Four bytes, low byte first.
+    pub(super) fn u32_le(&mut self) -> Option<u32> {
+        let (first, rest) = self.rest.split_first_chunk::<4>()?;
+        self.rest = rest;
+        Some(u32::from_le_bytes(*first))
+    }
+
     pub(super) fn u8(&mut self) -> Option<u8> {
         let (first, rest) = self.rest.split_first()?;
         self.rest = rest;

@@ -1,21 +1,33 @@
-//! The head: recent samples in memory, compressed, by series.
+//! The head: recent samples, by windows of two hours.
 //!
-//! Invariants:
-//! - A chunk lies inside one window, so a window can be moved out by moving chunks.
-//! - `chunks` and `open` are in order of time; `late` holds the points that came out of order, sorted, none of whose times
-//!   is in `chunks` or `open`.
+//! A window is filled, frozen, written to a block and dropped as a whole; nothing is ever removed from the middle of it.
+//! Windows share a [`Registry`] of series. When most of its series are gone, the next window gets a new one, and the old
+//! one goes with its last window: that is how vanished series leave memory.
+//!
+//! Invariants: samples of a window are in one window of that number; a frozen window has everything in its log.
 
-use std::collections::BTreeMap;
+pub(super) mod buffers;
+pub(super) mod log;
+pub(super) mod registry;
+pub(super) mod window;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustc_hash::FxHashMap;
-
 use crate::model::{Labels, Matcher};
-use crate::store::metrics::chunk::{Chunk, ChunkBuilder, Point, decode_into};
-use crate::store::metrics::postings::{self, LabelIndex};
+use crate::platform::disk::{Disk, DiskFile};
+use crate::store::metrics::Point;
+use crate::store::metrics::head::log::{HeadFile, HeadLogError};
+use crate::store::metrics::head::registry::{LabelHash, Registry};
+pub(super) use crate::store::metrics::head::window::Hint;
+use crate::store::metrics::head::window::{Recovering, Window};
+use crate::store::metrics::postings;
 
 /// Length of a window, of the time that one block file covers.
 pub(super) const WINDOW_MS: i64 = 2 * 3600 * 1000;
+/// A registry of fewer series is not worth replacing.
+const RENEW_SERIES_MIN: usize = 10_000;
 
 /// Start of the window that a time lies in.
 pub(super) fn window_start(at_ms: i64) -> i64 {
@@ -32,248 +44,320 @@ pub(super) enum Fate {
     OutOfOrder,
 }
 
-#[derive(Debug)]
-pub(super) struct HeadSeries {
-    pub(super) labels: Labels,
-    /// Generation of the write-ahead log in which it was last declared.
-    pub(super) declared_in: u32,
-    chunks: Vec<Chunk>,
-    open: ChunkBuilder,
-    late: Vec<Point>,
-    /// Kept when its window is moved out, so that a repeated write is still recognised.
-    last: Option<Point>,
-}
-
-impl HeadSeries {
-    fn new(labels: Labels) -> Self {
-        Self { labels, declared_in: 0, chunks: Vec::new(), open: ChunkBuilder::default(), late: Vec::new(), last: None }
-    }
-
-    /// What would become of the sample.
-    pub(super) fn judge(&self, point: Point, out_of_order_ms: i64) -> Fate {
-        let Some(last) = self.last else { return Fate::Appended };
-        if point.at_ms > last.at_ms {
-            return Fate::Appended;
-        }
-        let existing = if point.at_ms == last.at_ms { Some(last) } else { self.point_at(point.at_ms) };
-        match existing {
-            Some(existing) if existing == point => Fate::Duplicate,
-            Some(_) => Fate::OutOfOrder,
-            None if last.at_ms.saturating_sub(point.at_ms) > out_of_order_ms => Fate::OutOfOrder,
-            None => Fate::Appended,
-        }
-    }
-
-    fn point_at(&self, at_ms: i64) -> Option<Point> {
-        if let Ok(index) = self.late.binary_search_by_key(&at_ms, |point| point.at_ms) {
-            return self.late.get(index).copied();
-        }
-        let open = (self.open.count() > 0).then(|| self.open.snapshot());
-        let chunk = self.chunks.iter().chain(open.as_ref()).find(|chunk| chunk.overlaps(at_ms, at_ms))?;
-        let mut found = Vec::new();
-        decode_into(&chunk.bits, chunk.count, (at_ms, at_ms), &mut found)?;
-        found.pop()
-    }
-
-    /// Adds the sample unless it is a duplicate or out of order.
-    pub(super) fn append(&mut self, point: Point, out_of_order_ms: i64) -> Fate {
-        let fate = self.judge(point, out_of_order_ms);
-        if fate == Fate::Appended {
-            if self.last.is_none_or(|last| point.at_ms > last.at_ms) {
-                self.append_in_order(point);
-            } else {
-                let index = self.late.partition_point(|late| late.at_ms < point.at_ms);
-                self.late.insert(index, point);
-            }
-        }
-        fate
-    }
-
-    fn append_in_order(&mut self, point: Point) {
-        let other_window = self.open.count() > 0 && window_start(self.open.first_ms()) != window_start(point.at_ms);
-        if other_window || self.open.is_full() {
-            self.seal_open();
-        }
-        self.open.push(point);
-        self.last = Some(point);
-    }
-
-    fn seal_open(&mut self) {
-        self.chunks.extend(std::mem::take(&mut self.open).finish());
-    }
-
-    /// What it holds between two times: chunks in order of time, then the late points.
-    fn part(&self, start_ms: i64, end_ms: i64) -> HeadPart {
-        let mut chunks: Vec<Chunk> =
-            self.chunks.iter().filter(|chunk| chunk.overlaps(start_ms, end_ms)).cloned().collect();
-        if self.open.count() > 0 {
-            chunks.push(self.open.snapshot());
-        }
-        chunks.retain(|chunk| chunk.overlaps(start_ms, end_ms));
-        let late = self.late.iter().filter(|p| (start_ms..=end_ms).contains(&p.at_ms)).copied().collect();
-        HeadPart { labels: self.labels.clone(), chunks, late }
-    }
-
-    /// Moves a window's samples out.
-    fn take_window(&mut self, start_ms: i64) -> Option<HeadPart> {
-        let inside = |at_ms: i64| window_start(at_ms) == start_ms;
-        if self.open.count() > 0 && inside(self.open.first_ms()) {
-            self.seal_open();
-        }
-        let chunks: Vec<Chunk> = self.chunks.extract_if(.., |chunk| inside(chunk.min_ms)).collect();
-        let late: Vec<Point> = self.late.extract_if(.., |point| inside(point.at_ms)).collect();
-        self.chunks.shrink_to_fit();
-        self.late.shrink_to_fit();
-        (!chunks.is_empty() || !late.is_empty()).then(|| HeadPart { labels: self.labels.clone(), chunks, late })
-    }
-
-    fn is_empty(&self) -> bool {
-        self.chunks.is_empty() && self.late.is_empty() && self.open.count() == 0
-    }
-
-    fn min_ms(&self) -> Option<i64> {
-        let open = (self.open.count() > 0).then(|| self.open.first_ms());
-        let chunk = self.chunks.first().map(|chunk| chunk.min_ms);
-        [open, chunk, self.late.first().map(|point| point.at_ms)].into_iter().flatten().min()
-    }
-
-    fn bytes(&self) -> usize {
-        let chunks: usize = self.chunks.iter().map(|chunk| chunk.bits.len()).sum();
-        chunks + self.open.bytes_len() + self.late.len() * size_of::<Point>()
-    }
-}
-
-/// Samples of one series, out of the head.
+/// Samples of one series in one window, for reading.
 #[derive(Clone, Debug)]
 pub(super) struct HeadPart {
-    pub(super) labels: Labels,
-    pub(super) chunks: Vec<Chunk>,
-    pub(super) late: Vec<Point>,
+    pub(super) file: Arc<HeadFile>,
+    /// Place of the last chunk in the file; 0 for none.
+    pub(super) chain: u64,
+    pub(super) has_late: bool,
+    /// What was in memory, in any order.
+    pub(super) memory: Vec<Point>,
 }
 
-/// A window on its way from the head to a block file; read beside the head until the file stands.
-#[derive(Debug)]
-pub(super) struct Frozen {
-    pub(super) window_start_ms: i64,
-    /// Every sample of the window in a batch below this is in here or in an older block.
-    pub(super) batch: u64,
-    /// Sorted by labels.
-    pub(super) series: Vec<HeadPart>,
+/// Why a sample has no slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NoSlot {
+    TooManySeries,
+    /// The labels are none.
+    Invalid,
+}
+
+/// Where a sample goes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place {
+    /// Number of the window.
+    pub(super) window: u64,
+    pub(super) slot: u32,
+    pub(super) point: Point,
 }
 
 /// All recent series.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Head {
-    by_labels: FxHashMap<Labels, u32>,
-    series: BTreeMap<u32, HeadSeries>,
-    next_id: u32,
-    index: BTreeMap<Arc<str>, BTreeMap<Arc<str>, Vec<u32>>>,
-    /// When (wall time, ms) each window with samples was first and last written to.
-    pub(super) windows: BTreeMap<i64, (i64, i64)>,
+    disk: Disk,
+    dir: PathBuf,
+    registries: BTreeMap<u32, Registry>,
+    /// The registry of the next window.
+    current: u32,
+    /// In order of their numbers; a handful.
+    windows: Vec<Window>,
+    next_window: u64,
 }
 
 impl Head {
+    /// Opens the logs in a directory, apart from those of windows that are in blocks, which are removed.
+    pub(super) fn open(
+        disk: &Disk,
+        dir: &Path,
+        in_blocks: &dyn Fn(u64) -> bool,
+        next_window: u64,
+    ) -> Result<(Self, Recovery), HeadLogError> {
+        let read_error = |source| HeadLogError::Read { path: dir.to_owned(), source };
+        disk.create_dir_all(dir).map_err(read_error)?;
+        let mut head = Self {
+            disk: disk.clone(),
+            dir: dir.to_owned(),
+            registries: BTreeMap::from([(0, Registry::default())]),
+            current: 0,
+            windows: Vec::new(),
+            next_window,
+        };
+        let mut recovery = Recovery::default();
+        for path in disk.list(dir).map_err(read_error)? {
+            let Some((number, start_ms)) = log::parse_name(&path) else { continue };
+            head.next_window = head.next_window.max(number + 1);
+            if in_blocks(number) {
+                disk.remove_file(&path).map_err(read_error)?;
+                continue;
+            }
+            let Self { registries, .. } = &mut head;
+            let mut scratch = Vec::new();
+            let registry = registries.entry(0).or_default();
+            let mut register = |labels: &Labels| {
+                let hash = registry::hash_of(labels, &mut scratch);
+                registry.find(hash).or_else(|| registry.register(hash, labels))
+            };
+            let (window, recovering, cut_off) = Window::open(disk, &path, (number, start_ms), (0, &mut register))?;
+            recovery.windows.insert(number, recovering);
+            match cut_off.aside {
+                Some(path) => recovery.damaged.push(path),
+                None => recovery.torn_bytes += cut_off.bytes,
+            }
+            head.windows.push(window);
+        }
+        head.windows.sort_by_key(|window| window.number);
+        let mut starts = BTreeSet::new();
+        for window in head.windows.iter_mut().rev() {
+            // Of two windows of one time the older one was about to become a block.
+            window.is_frozen = !starts.insert(window.start_ms);
+        }
+        Ok((head, recovery))
+    }
+
     pub(super) fn series_count(&self) -> usize {
-        self.series.len()
+        self.registries.get(&self.current).map_or(0, Registry::len)
+    }
+
+    pub(super) fn registry(&self, number: u32) -> Option<&Registry> {
+        self.registries.get(&number)
+    }
+
+    pub(super) fn registries(&self) -> impl Iterator<Item = &Registry> {
+        self.registries.values()
+    }
+
+    pub(super) fn windows(&self) -> &[Window] {
+        &self.windows
     }
 
     pub(super) fn bytes(&self) -> usize {
-        self.series.values().map(HeadSeries::bytes).sum()
+        if self.windows.is_empty() {
+            return 0;
+        }
+        let registries: usize = self.registries.values().map(Registry::bytes).sum();
+        registries + self.windows.iter().map(Window::bytes).sum::<usize>()
     }
 
-    /// The id of a series; makes one while there are fewer than `max_series`.
-    pub(super) fn id_of(&mut self, labels: &Labels, max_series: usize) -> Option<u32> {
-        if let Some(id) = self.by_labels.get(labels) {
-            return Some(*id);
-        }
-        if self.series.len() >= max_series {
-            return None;
-        }
-        let id = self.next_id;
-        self.next_id = self.next_id.checked_add(1)?;
-        for (name, value) in labels.shared() {
-            let values = self.index.entry(Arc::clone(name)).or_default();
-            values.entry(Arc::clone(value)).or_default().push(id);
-        }
-        self.by_labels.insert(labels.clone(), id);
-        self.series.insert(id, HeadSeries::new(labels.clone()));
-        Some(id)
+    pub(super) fn log_bytes(&self) -> u64 {
+        self.windows.iter().map(Window::log_bytes).sum()
     }
 
-    pub(super) fn get_mut(&mut self, id: u32) -> Option<&mut HeadSeries> {
-        self.series.get_mut(&id)
+    /// Number of the next window.
+    pub(super) fn next_window(&self) -> u64 {
+        self.next_window
     }
 
-    /// Adds a sample to a series that [`Head::id_of`] named.
-    pub(super) fn append(&mut self, id: u32, point: Point, out_of_order_ms: i64, now_ms: i64) -> Fate {
-        let Some(series) = self.series.get_mut(&id) else { return Fate::OutOfOrder };
-        let fate = series.append(point, out_of_order_ms);
-        if fate == Fate::Appended {
-            self.windows.entry(window_start(point.at_ms)).or_insert((now_ms, now_ms)).1 = now_ms;
+    /// Notes that the write-ahead log knows a window of this number, which no other may get.
+    pub(super) fn note_window(&mut self, number: u64) {
+        self.next_window = self.next_window.max(number.saturating_add(1));
+    }
+
+    /// The window that takes samples of this time; makes one if there is none.
+    pub(super) fn window_for(&mut self, at_ms: i64) -> Result<usize, HeadLogError> {
+        let start_ms = window_start(at_ms);
+        let is_it = |window: &Window| window.start_ms == start_ms && !window.is_frozen;
+        if let Some(at) = self.windows.iter().position(is_it) {
+            return Ok(at);
         }
-        fate
+        self.renew_registry(start_ms);
+        let number = self.next_window;
+        let path = self.dir.join(window::file_name(number, start_ms));
+        let (window, _, _) = Window::open(&self.disk, &path, (number, start_ms), (self.current, &mut |_| None))?;
+        self.next_window += 1;
+        self.windows.push(window);
+        Ok(self.windows.len() - 1)
+    }
+
+    /// Starts a new registry before a new window if most series of this one were not in the window before.
+    fn renew_registry(&mut self, start_ms: i64) {
+        let Some(newest) = self.windows.iter().max_by_key(|window| window.start_ms) else { return };
+        let known = self.series_count();
+        if newest.start_ms < start_ms && known >= RENEW_SERIES_MIN && newest.series_count() * 4 < known * 3 {
+            self.current += 1;
+            self.registries.insert(self.current, Registry::default());
+        }
+    }
+
+    pub(super) fn window_mut(&mut self, number: u64) -> Option<&mut Window> {
+        self.windows.iter_mut().find(|window| window.number == number)
+    }
+
+    pub(super) fn window_at(&mut self, at: usize) -> Option<&mut Window> {
+        self.windows.get_mut(at)
+    }
+
+    /// The number and the slot of a series in a window; makes them while the registry has fewer than `max_series`.
+    /// `labels` is asked for series that the registry does not know. `guess` is tried before the series is looked up.
+    pub(super) fn slot(
+        &mut self,
+        (window, guess): (usize, u32),
+        hash: LabelHash,
+        max_series: usize,
+        labels: impl FnOnce() -> Option<Labels>,
+    ) -> Result<(u32, u32), NoSlot> {
+        let window = self.windows.get_mut(window).ok_or(NoSlot::TooManySeries)?;
+        let registry = self.registries.get_mut(&window.registry).ok_or(NoSlot::TooManySeries)?;
+        let known = if registry.is(guess, hash) { Some(guess) } else { registry.find(hash) };
+        let series = if let Some(series) = known {
+            series
+        } else {
+            let labels = labels().ok_or(NoSlot::Invalid)?;
+            // A sender may write the labels in a way of its own.
+            let canonical = registry::hash_of(&labels, &mut Vec::new());
+            match registry.find(canonical) {
+                Some(series) => series,
+                None if registry.len() >= max_series => return Err(NoSlot::TooManySeries),
+                None => registry.register(canonical, &labels).ok_or(NoSlot::TooManySeries)?,
+            }
+        };
+        Ok((series, window.slot_of(series, registry)))
+    }
+
+    /// Time of the newest sample of a series of the window at `window`, there or in later ones.
+    pub(super) fn newest_ms(&self, window: usize, series: u32) -> Option<i64> {
+        let (start_ms, number) = self.windows.get(window).map(|window| (window.start_ms, window.registry))?;
+        let hash = self.registries.get(&number)?.hash(series)?;
+        let later = self.windows.iter().filter(|other| other.start_ms >= start_ms);
+        later
+            .filter_map(|other| {
+                let series = self.registries.get(&other.registry)?.find(hash)?;
+                other.newest_ms(other.find_slot(series)?)
+            })
+            .max()
+    }
+
+    /// Whether a window holds the newest samples of all.
+    pub(super) fn is_newest_window(&self, window: usize) -> bool {
+        let start_ms = self.windows.get(window).map(|window| window.start_ms);
+        self.windows.iter().all(|other| Some(other.start_ms) <= start_ms)
     }
 
     /// Parts of the series that satisfy the matchers, in no order.
-    pub(super) fn select(&self, matchers: &[Matcher], start_ms: i64, end_ms: i64) -> Vec<HeadPart> {
-        let ids = postings::select(self, matchers);
-        let series = ids.iter().filter_map(|id| self.series.get(id));
-        series
-            .map(|series| series.part(start_ms, end_ms))
-            .filter(|part| !part.chunks.is_empty() || !part.late.is_empty())
-            .collect()
-    }
-
-    /// Moves a window out.
-    pub(super) fn take_window(&mut self, window_start_ms: i64, batch: u64) -> Frozen {
-        self.windows.remove(&window_start_ms);
-        let mut series: Vec<HeadPart> =
-            self.series.values_mut().filter_map(|series| series.take_window(window_start_ms)).collect();
-        series.sort_by(|a, b| a.labels.cmp(&b.labels));
-        Frozen { window_start_ms, batch, series }
-    }
-
-    /// Forgets series without samples whose last one is older than `before_ms`.
-    pub(super) fn forget_idle(&mut self, before_ms: i64) {
-        let idle = |series: &HeadSeries| series.is_empty() && series.last.is_none_or(|last| last.at_ms < before_ms);
-        if !self.series.values().any(idle) {
-            return;
-        }
-        self.series.retain(|_, series| !idle(series));
-        let series = &self.series;
-        self.by_labels.retain(|_, id| series.contains_key(id));
-        for values in self.index.values_mut() {
-            for ids in values.values_mut() {
-                ids.retain(|id| series.contains_key(id));
+    pub(super) fn select(&self, matchers: &[Matcher], range: (i64, i64)) -> Vec<(Labels, Vec<HeadPart>)> {
+        let mut found = Vec::new();
+        for (number, registry) in &self.registries {
+            let windows: Vec<&Window> = self
+                .windows
+                .iter()
+                .filter(|window| window.registry == *number)
+                .filter(|window| window.start_ms <= range.1 && window.start_ms.saturating_add(WINDOW_MS) > range.0)
+                .collect();
+            if windows.is_empty() {
+                continue;
             }
-            values.retain(|_, ids| !ids.is_empty());
+            for series in postings::select(registry, matchers) {
+                let parts: Vec<HeadPart> = windows.iter().filter_map(|window| window.part_of(series, range)).collect();
+                if !parts.is_empty() {
+                    found.push((registry.labels(series), parts));
+                }
+            }
         }
-        self.index.retain(|_, values| !values.is_empty());
+        found
     }
 
-    /// The earliest sample's time.
+    /// Removes a window that is in a block, and what nobody uses any more.
+    pub(super) fn remove(&mut self, number: u64) -> Option<Window> {
+        let at = self.windows.iter().position(|window| window.number == number)?;
+        let removed = self.windows.remove(at);
+        if self.windows.is_empty() {
+            // All series may be gone; the next window starts afresh.
+            self.current += 1;
+            self.registries.insert(self.current, Registry::default());
+        }
+        let (windows, current) = (&self.windows, self.current);
+        self.registries.retain(|number, _| *number == current || windows.iter().any(|w| w.registry == *number));
+        Some(removed)
+    }
+
+    /// Freezes the windows that are due by their start and by when they were first and last written to.
+    pub(super) fn freeze(&mut self, is_due: impl Fn(i64, (i64, i64)) -> bool) {
+        for window in self.windows.iter_mut().filter(|window| is_due(window.start_ms, window.written_ms)) {
+            window.is_frozen = true;
+        }
+    }
+
+    /// What to sync so that the logs survive power loss.
+    pub(super) fn sync_handles(&mut self) -> std::io::Result<Vec<DiskFile>> {
+        let handles = self.windows.iter_mut().map(|window| window.log.sync_handle());
+        handles.filter_map(std::io::Result::transpose).collect()
+    }
+
+    /// Number of the oldest batch of which something is in memory only.
+    pub(super) fn oldest_batch(&self) -> u64 {
+        self.windows.iter().map(Window::oldest_batch).min().unwrap_or(u64::MAX)
+    }
+
+    /// Notes in every log that the store was opened again, so that slots declared from now on are not taken for those
+    /// of batches before.
+    pub(super) fn reopened(&mut self, next_batch: u64, now_ms: i64) {
+        for window in &mut self.windows {
+            window.note_written(now_ms);
+            window.note_reopened(next_batch);
+        }
+    }
+
+    /// The registry of the next window.
+    pub(super) fn current_registry(&self) -> Option<&Registry> {
+        self.registries.get(&self.current)
+    }
+
+    /// Time of the newest sample.
+    pub(super) fn max_ms(&self) -> Option<i64> {
+        self.windows.iter().filter_map(Window::max_ms).max()
+    }
+
+    /// Start of the earliest window.
     pub(super) fn min_ms(&self) -> Option<i64> {
-        self.series.values().filter_map(HeadSeries::min_ms).min()
-    }
-
-    /// Label names with their values and how many series have each.
-    pub(super) fn label_index(&self) -> &BTreeMap<Arc<str>, BTreeMap<Arc<str>, Vec<u32>>> {
-        &self.index
+        self.windows.iter().map(Window::min_ms).min()
     }
 }
 
-impl LabelIndex for Head {
-    fn all(&self) -> Vec<u32> {
-        self.series.keys().copied().collect()
+/// What opening the head found; needed until the write-ahead log has been replayed.
+#[derive(Debug, Default)]
+pub(super) struct Recovery {
+    windows: BTreeMap<u64, Recovering>,
+    pub(super) damaged: Vec<PathBuf>,
+    pub(super) torn_bytes: u64,
+}
+
+impl Recovery {
+    /// The lowest number that a new batch may have.
+    pub(super) fn next_batch(&self) -> u64 {
+        self.windows.values().map(Recovering::next_batch).max().unwrap_or(0)
     }
 
-    fn postings(&self, name: &str, value: &str) -> Vec<u32> {
-        self.index.get(name).and_then(|values| values.get(value)).cloned().unwrap_or_default()
-    }
-
-    fn for_each_value(&self, name: &str, each: &mut dyn FnMut(&str, &[u32])) {
-        for (value, ids) in self.index.get(name).into_iter().flatten() {
-            each(value, ids);
+    /// Adds a sample of the write-ahead log unless it is there already; `None` when its series is not known.
+    pub(super) fn replay(&self, head: &mut Head, batch: u64, (place, hint): (Place, &mut Hint)) -> Option<bool> {
+        let recovering = self.windows.get(&place.window)?;
+        if !recovering.is_wanted(place.slot, batch)? {
+            return Some(false);
         }
+        let window = head.window_mut(place.window)?;
+        if window.judge(place.slot, place.point).ok()? != Fate::Appended {
+            return Some(false);
+        }
+        window.push(place.slot, place.point, batch, hint);
+        Some(true)
     }
 }

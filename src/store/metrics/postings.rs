@@ -2,16 +2,16 @@
 //!
 //! Invariant: every list of ids is sorted and without doubles.
 
-use crate::model::Matcher;
+use crate::model::{MatchOp, Matcher};
 
 /// Where the ids of series with a label value are looked up.
 pub(super) trait LabelIndex {
     /// Ids of all series.
     fn all(&self) -> Vec<u32>;
-    /// Ids of the series with this label value.
-    fn postings(&self, name: &str, value: &str) -> Vec<u32>;
-    /// Calls `each` with every value of the label and its ids.
-    fn for_each_value(&self, name: &str, each: &mut dyn FnMut(&str, &[u32]));
+    /// Appends the ids of the series with this label value.
+    fn append(&self, name: &str, value: &str, out: &mut Vec<u32>);
+    /// Appends the ids of the series whose value of this label is `wanted`; each value is asked for once.
+    fn append_where(&self, name: &str, wanted: &mut dyn FnMut(&str) -> bool, out: &mut Vec<u32>);
 }
 
 /// Ids of the series that satisfy every matcher.
@@ -19,9 +19,12 @@ pub(super) fn select(index: &impl LabelIndex, matchers: &[Matcher]) -> Vec<u32> 
     let mut chosen: Option<Vec<u32>> = None;
     let (excluding, including): (Vec<_>, Vec<_>) = matchers.iter().partition(|matcher| matcher.matches_empty());
     for matcher in including {
-        let ids = match matcher.op {
-            crate::model::MatchOp::Equal => index.postings(&matcher.name, &matcher.value),
-            _ => union_where(index, matcher, true),
+        let ids = if matcher.op == MatchOp::Equal {
+            let mut ids = Vec::new();
+            index.append(&matcher.name, &matcher.value, &mut ids);
+            ids
+        } else {
+            union_where(index, matcher, true)
         };
         let next = match chosen {
             None => ids,
@@ -43,11 +46,7 @@ pub(super) fn select(index: &impl LabelIndex, matchers: &[Matcher]) -> Vec<u32> 
 
 fn union_where(index: &impl LabelIndex, matcher: &Matcher, matching: bool) -> Vec<u32> {
     let mut ids = Vec::new();
-    index.for_each_value(&matcher.name, &mut |value, postings| {
-        if matcher.matches_value(value) == matching {
-            ids.extend_from_slice(postings);
-        }
-    });
+    index.append_where(&matcher.name, &mut |value| matcher.matches_value(value) == matching, &mut ids);
     ids.sort_unstable();
     ids.dedup();
     ids

@@ -6,15 +6,21 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use tracing::error;
+
 use crate::model::{Labels, Matcher};
-use crate::store::metrics::block::{Block, BlockError, BlockIndex, ChunkAt};
-use crate::store::metrics::chunk::{Point, decode_into};
-use crate::store::metrics::head::{Frozen, HeadPart};
+use crate::platform::error::chain;
+use crate::store::metrics::block::index::BlockIndex;
+use crate::store::metrics::block::{Block, BlockError, ChunkAt, ColumnCache};
+use crate::store::metrics::head::HeadPart;
+use crate::store::metrics::head::log::{HeadLogError, TimesCache};
+use crate::store::metrics::head::registry::Registry;
 use crate::store::metrics::postings::{self, LabelIndex as _};
-use crate::store::metrics::{MetricError, MetricStore};
+use crate::store::metrics::tombstones::Deletions;
+use crate::store::metrics::{MetricError, MetricStore, Point, millis};
 
 /// Memory for the indexes of recently read blocks.
-const INDEX_CACHE_BYTES: usize = 24 << 20;
+const INDEX_CACHE_BYTES: usize = 64 << 20;
 
 /// A series with its points in order of time, each time once.
 #[derive(Clone, Debug, PartialEq)]
@@ -57,11 +63,25 @@ impl IndexCache {
     }
 }
 
+#[derive(Debug)]
+struct BlockPart {
+    block: Arc<Block>,
+    index: Arc<BlockIndex>,
+    chunks: Vec<ChunkAt>,
+}
+
 #[derive(Debug, Default)]
 struct Parts {
     /// Oldest block first: on equal times the first written value wins.
-    blocks: Vec<(Arc<Block>, Vec<ChunkAt>)>,
+    blocks: Vec<BlockPart>,
     head: Vec<HeadPart>,
+}
+
+/// What readers of one selection keep between series.
+#[derive(Debug, Default)]
+struct Caches {
+    columns: ColumnCache,
+    times: TimesCache,
 }
 
 /// The series that a [`MetricStore::select`] found, sorted by labels; decodes one at a time.
@@ -69,6 +89,8 @@ struct Parts {
 pub struct Selection<'a> {
     store: &'a MetricStore,
     range: (i64, i64),
+    deletions: Arc<Deletions>,
+    caches: Caches,
     series: std::collections::btree_map::IntoIter<Labels, Parts>,
 }
 
@@ -77,7 +99,8 @@ impl Iterator for Selection<'_> {
 
     fn next(&mut self) -> Option<Self::Item> {
         for (labels, parts) in self.series.by_ref() {
-            match self.store.read_parts(&parts, self.range) {
+            let gone = self.deletions.of(&labels);
+            match self.store.read_parts(&parts, self.range, &gone, &mut self.caches) {
                 Ok(points) if points.is_empty() => {}
                 Ok(points) => return Some(Ok(Series { labels, points })),
                 Err(error) => return Some(Err(error)),
@@ -90,13 +113,19 @@ impl Iterator for Selection<'_> {
 impl MetricStore {
     /// Series that satisfy every matcher, with their points in `start_ms..=end_ms`.
     pub fn select(&self, matchers: &[Matcher], start_ms: i64, end_ms: i64) -> Result<Selection<'_>, MetricError> {
-        let series = self.gather(matchers, start_ms, end_ms)?;
-        Ok(Selection { store: self, range: (start_ms, end_ms), series: series.into_iter() })
+        let range = (self.clip(start_ms), end_ms);
+        let (series, deletions) = self.gather(matchers, range)?;
+        Ok(Selection { store: self, range, deletions, caches: Caches::default(), series: series.into_iter() })
+    }
+
+    /// What is past the retention is gone for readers, even while its block waits to be deleted.
+    fn clip(&self, start_ms: i64) -> i64 {
+        start_ms.max(self.clock.now().millis().saturating_sub(millis(self.options.retention)))
     }
 
     /// Labels of the series that satisfy every matcher and have a chunk that overlaps the range, sorted.
     pub fn series(&self, matchers: &[Matcher], start_ms: i64, end_ms: i64) -> Result<Vec<Labels>, MetricError> {
-        Ok(self.gather(matchers, start_ms, end_ms)?.into_keys().collect())
+        Ok(self.gather(matchers, (self.clip(start_ms), end_ms))?.0.into_keys().collect())
     }
 
     /// Names of the labels of such series, sorted.
@@ -107,13 +136,14 @@ impl MetricStore {
         end_ms: i64,
     ) -> Result<BTreeSet<String>, MetricError> {
         if !matchers.is_empty() {
-            let series = self.gather(matchers, start_ms, end_ms)?;
-            return Ok(series.keys().flat_map(Labels::iter).map(|(name, _)| name.to_owned()).collect());
+            let series = self.series(matchers, start_ms, end_ms)?;
+            return Ok(series.iter().flat_map(Labels::iter).map(|(name, _)| name.to_owned()).collect());
         }
-        let (blocks, frozen) = self.overlapping(start_ms, end_ms);
-        let mut names: BTreeSet<String> =
-            self.state.read().head.label_index().keys().map(ToString::to_string).collect();
-        names.extend(frozen.iter().flat_map(|f| &f.series).flat_map(|s| s.labels.iter()).map(|(n, _)| n.to_owned()));
+        let blocks = self.overlapping((self.clip(start_ms), end_ms));
+        let mut names: BTreeSet<String> = {
+            let state = self.state.read();
+            state.head.registries().flat_map(Registry::label_names).map(str::to_owned).collect()
+        };
         for block in blocks {
             if let Some(index) = self.index_of(&block)? {
                 names.extend(index.label_names().map(str::to_owned));
@@ -131,66 +161,64 @@ impl MetricStore {
         end_ms: i64,
     ) -> Result<BTreeSet<String>, MetricError> {
         if !matchers.is_empty() {
-            let series = self.gather(matchers, start_ms, end_ms)?;
-            return Ok(series.keys().filter_map(|labels| labels.get(name)).map(str::to_owned).collect());
+            let series = self.series(matchers, start_ms, end_ms)?;
+            return Ok(series.iter().filter_map(|labels| labels.get(name)).map(str::to_owned).collect());
         }
-        let (blocks, frozen) = self.overlapping(start_ms, end_ms);
+        let blocks = self.overlapping((self.clip(start_ms), end_ms));
         let mut values = BTreeSet::new();
-        self.state.read().head.for_each_value(name, &mut |value, _| {
+        let mut collect = |value: &str| {
             values.insert(value.to_owned());
-        });
-        values.extend(frozen.iter().flat_map(|f| &f.series).filter_map(|s| s.labels.get(name)).map(str::to_owned));
+            false
+        };
+        for registry in self.state.read().head.registries() {
+            registry.append_where(name, &mut collect, &mut Vec::new());
+        }
         for block in blocks {
             if let Some(index) = self.index_of(&block)? {
-                index.for_each_value(name, &mut |value, _| {
-                    values.insert(value.to_owned());
-                });
+                index.append_where(name, &mut collect, &mut Vec::new());
             }
         }
         Ok(values)
     }
 
-    fn overlapping(&self, start_ms: i64, end_ms: i64) -> (Vec<Arc<Block>>, Vec<Arc<Frozen>>) {
+    fn overlapping(&self, range: (i64, i64)) -> Vec<Arc<Block>> {
         let state = self.state.read();
-        let blocks = state.blocks.iter().filter(|block| block.overlaps(start_ms, end_ms)).cloned().collect();
-        (blocks, state.frozen.clone())
+        state.blocks.iter().filter(|block| block.overlaps(range.0, range.1)).cloned().collect()
     }
 
-    fn gather(&self, matchers: &[Matcher], start_ms: i64, end_ms: i64) -> Result<BTreeMap<Labels, Parts>, MetricError> {
-        // One lock for all three, so that a window on its way from one to the next is seen once.
-        let (head, frozen, blocks) = {
+    fn gather(
+        &self,
+        matchers: &[Matcher],
+        range: (i64, i64),
+    ) -> Result<(BTreeMap<Labels, Parts>, Arc<Deletions>), MetricError> {
+        // One lock for all, so that a window on its way to a block is seen once.
+        let (head, blocks, deletions) = {
             let state = self.state.read();
             let blocks: Vec<Arc<Block>> =
-                state.blocks.iter().filter(|block| block.overlaps(start_ms, end_ms)).cloned().collect();
-            (state.head.select(matchers, start_ms, end_ms), state.frozen.clone(), blocks)
+                state.blocks.iter().filter(|block| block.overlaps(range.0, range.1)).cloned().collect();
+            (state.head.select(matchers, range), blocks, Arc::clone(&state.deletions))
         };
         let mut found: BTreeMap<Labels, Parts> = BTreeMap::new();
         for block in blocks {
             let Some(index) = self.index_of(&block)? else { continue };
             for id in postings::select(index.as_ref(), matchers) {
-                let Some((labels, chunks)) = index.series(id) else { continue };
-                let overlaps = |chunk: &&ChunkAt| chunk.min_ms <= end_ms && chunk.max_ms >= start_ms;
-                let chunks: Vec<ChunkAt> = chunks.iter().filter(overlaps).copied().collect();
-                if !chunks.is_empty() {
-                    found.entry(labels).or_default().blocks.push((Arc::clone(&block), chunks));
+                let Some(entry) = index.entry(id) else { continue };
+                let mut chunks = entry.chunks;
+                chunks.retain(|chunk| chunk.overlaps(range.0, range.1));
+                if let Some(labels) = index.labels(&entry.labels).filter(|_| !chunks.is_empty()) {
+                    let part = BlockPart { block: Arc::clone(&block), index: Arc::clone(&index), chunks };
+                    found.entry(labels).or_default().blocks.push(part);
                 }
             }
         }
-        for part in frozen.iter().flat_map(|frozen| &frozen.series) {
-            let chunk_overlaps = part.chunks.iter().any(|chunk| chunk.overlaps(start_ms, end_ms));
-            let late_overlaps = part.late.iter().any(|point| (start_ms..=end_ms).contains(&point.at_ms));
-            if (chunk_overlaps || late_overlaps) && matchers.iter().all(|matcher| matcher.matches(&part.labels)) {
-                found.entry(part.labels.clone()).or_default().head.push(part.clone());
-            }
+        for (labels, parts) in head {
+            found.entry(labels).or_default().head.extend(parts);
         }
-        for part in head {
-            found.entry(part.labels.clone()).or_default().head.push(part);
-        }
-        Ok(found)
+        Ok((found, deletions))
     }
 
     /// The index of a block; `None` when it turned out damaged and was set aside.
-    fn index_of(&self, block: &Arc<Block>) -> Result<Option<Arc<BlockIndex>>, MetricError> {
+    pub(super) fn index_of(&self, block: &Arc<Block>) -> Result<Option<Arc<BlockIndex>>, MetricError> {
         if let Some(index) = self.indexes.lock().get(&block.path) {
             return Ok(Some(index));
         }
@@ -200,57 +228,69 @@ impl MetricStore {
                 self.indexes.lock().put(&block.path, &index);
                 Ok(Some(index))
             }
-            Err(why @ BlockError::Damaged { .. }) => {
+            Err(BlockError::Read { path, source }) => Err(MetricError::Read(BlockError::Read { path, source })),
+            Err(why) => {
                 self.set_aside(block, &why);
                 Ok(None)
             }
-            Err(error) => Err(MetricError::Read(error)),
         }
     }
 
-    fn read_parts(&self, parts: &Parts, range: (i64, i64)) -> Result<Vec<Point>, MetricError> {
+    fn read_parts(
+        &self,
+        parts: &Parts,
+        range: (i64, i64),
+        gone: &crate::store::metrics::tombstones::Gone,
+        caches: &mut Caches,
+    ) -> Result<Vec<Point>, MetricError> {
         let mut points = Vec::new();
-        for (block, chunks) in &parts.blocks {
+        for BlockPart { block, index, chunks } in &parts.blocks {
             let before = points.len();
             for chunk in chunks {
-                match block.read_chunk(*chunk, range, &mut points) {
+                match block.read_chunk(index, *chunk, &mut caches.columns, (range, &mut points)) {
                     Ok(()) => {}
-                    Err(why @ BlockError::Damaged { .. }) => {
+                    Err(BlockError::Read { path, source }) => {
+                        return Err(MetricError::Read(BlockError::Read { path, source }));
+                    }
+                    Err(why) => {
                         points.truncate(before);
                         self.set_aside(block, &why);
                         break;
                     }
-                    Err(error) => return Err(MetricError::Read(error)),
                 }
             }
+            gone.apply_to_block(block.number, before, &mut points);
         }
         for part in &parts.head {
-            collect_head_part(part, range, &mut points);
+            let before = points.len();
+            points.extend_from_slice(&part.memory);
+            read_chain(part, range, &mut caches.times, &mut points)?;
+            gone.apply_to_window(part.file.number, before, &mut points);
         }
         put_in_order(&mut points);
         Ok(points)
     }
 }
 
-fn collect_head_part(part: &HeadPart, range: (i64, i64), out: &mut Vec<Point>) {
-    for chunk in &part.chunks {
-        // Chunks in memory were written by this process; a wrong one would be a bug, and its readable prefix is kept.
-        let decoded = decode_into(&chunk.bits, chunk.count, range, out);
-        debug_assert!(decoded.is_some(), "a chunk in memory cannot be decoded");
+/// Reads what a part has in its file. Damage there costs the chunks before it, and is told.
+fn read_chain(
+    part: &HeadPart,
+    range: (i64, i64),
+    cache: &mut TimesCache,
+    points: &mut Vec<Point>,
+) -> Result<(), MetricError> {
+    match part.file.read_series(part.chain, part.has_late, cache, (range, points)) {
+        Ok(()) => Ok(()),
+        Err(why @ HeadLogError::Damaged { .. }) => {
+            error!(error = %chain(&why), "samples of a series cannot be read");
+            Ok(())
+        }
+        Err(why) => Err(MetricError::ReadHead(why)),
     }
-    out.extend(part.late.iter().filter(|point| (range.0..=range.1).contains(&point.at_ms)));
-}
-
-/// All points of a part in order.
-pub(super) fn merge_head_part(part: &HeadPart) -> Vec<Point> {
-    let mut points = Vec::new();
-    collect_head_part(part, (i64::MIN, i64::MAX), &mut points);
-    put_in_order(&mut points);
-    points
 }
 
 /// Sorts by time; of equal times the first stays.
-fn put_in_order(points: &mut Vec<Point>) {
+pub(super) fn put_in_order(points: &mut Vec<Point>) {
     if points.is_sorted_by(|a, b| a.at_ms < b.at_ms) {
         return;
     }

@@ -1,93 +1,65 @@
-//! The write-ahead log of the head: frames of samples in a [`Journal`].
+//! The write-ahead log of the head: what is not in the logs of its windows yet, as frames in a [`Journal`].
 //!
 //! Invariants:
 //! - Every frame has a batch number that only grows, also when the journal's files are lost.
-//! - Series numbers mean something inside one generation: a frame with the reset flag begins one and forgets all numbers
-//!   before it. Every generation declares what it uses, so dropping whole older generations loses nothing.
+//! - A frame names windows and slots; which series a slot is stands in the window's log, which is written first.
 
 use std::path::Path;
 
-use rustc_hash::FxHashMap;
-
-use crate::model::Labels;
-use crate::platform::disk::Disk;
+use crate::platform::disk::{Disk, DiskFile};
 use crate::platform::journal::{Journal, JournalError, JournalOptions, Recovery};
-use crate::store::metrics::bytes::{Reader, put_bytes, put_ivarint, put_uvarint};
-use crate::store::metrics::chunk::Point;
+use crate::store::metrics::bytes::{Reader, put_ivarint, put_uvarint};
+use crate::store::metrics::head::{Place, WINDOW_MS, window_start};
 
-/// A generation that has grown past this is followed by a new one, which bounds what must be kept for its last sample.
-const GENERATION_BYTES: u64 = 16 << 20;
-const FLAG_RESET: u8 = 1;
+/// First byte of every frame of this format.
+const VERSION: u8 = 2;
+const NEW_TIME: u64 = 1;
+const RAW: u64 = 2;
 /// Larger batch numbers are damage: no store lives long enough, and the next one must still be a number.
-pub(super) const BATCH_MAX: u64 = 1 << 62;
-
-/// Samples on their way to the log.
-#[derive(Debug, Default)]
-pub(super) struct Frame {
-    /// Series that this generation has not named yet.
-    pub(super) declared: Vec<(u32, Labels)>,
-    pub(super) samples: Vec<(u32, Point)>,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Generation {
-    first_seq: u64,
-    max_ms: i64,
-}
+const BATCH_MAX: u64 = 1 << 62;
+/// Integers below this are shorter as integers.
+const INTEGER_MAX: f64 = 281_474_976_710_656.0;
 
 /// The log, open for writing.
 #[derive(Debug)]
 pub(super) struct Wal {
     journal: Journal,
-    generations: Vec<Generation>,
-    /// Counts generations of this process; what a series remembers to know whether it was declared.
-    generation: u32,
-    generation_bytes: u64,
-    must_reset: bool,
     next_batch: u64,
+    /// The first batch of this process and its number in the journal; from there on both count alike.
+    opened: (u64, u64),
+    scratch: Vec<u8>,
+}
+
+/// A sample as the log has it; its time counts from the start of its window.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct LoggedSample {
+    pub(super) window: u64,
+    pub(super) slot: u32,
+    pub(super) offset_ms: i64,
+    pub(super) value: f64,
 }
 
 impl Wal {
-    /// Opens the log and hands every sample to `each` with the number of its batch. `batch_min` is the lowest number
-    /// that a new batch may get.
+    /// Opens the log and hands every sample to `each` with the number of its batch; `each` tells whether it knew the
+    /// series. `batch_min` is the lowest number that a new batch may get. Returns how many frames were not whole.
     pub(super) fn open(
         disk: &Disk,
         dir: &Path,
         batch_min: u64,
-        mut each: impl FnMut(u64, &Labels, Point),
+        mut each: impl FnMut(u64, LoggedSample) -> bool,
     ) -> Result<(Self, Recovery, u64), JournalError> {
-        let mut names: FxHashMap<u32, Labels> = FxHashMap::default();
-        let mut generations: Vec<Generation> = Vec::new();
         let mut next_batch = batch_min;
         let mut unreadable = 0u64;
-        // Generations are rotated here; the journal must not add boundaries of its own.
-        let options = JournalOptions { segment_bytes: u64::MAX >> 1, ..JournalOptions::default() };
-        let (journal, recovery) = Journal::open(disk, dir, options, |seq, payload| {
-            if payload.first().is_some_and(|flags| flags & FLAG_RESET != 0) {
-                names.clear();
-                generations.push(Generation { first_seq: seq, max_ms: i64::MIN });
-            }
-            let mut max_ms = i64::MIN;
-            let decoded = decode(payload, &mut names, |batch, labels, point| {
-                max_ms = max_ms.max(point.at_ms);
-                each(batch, labels, point);
-            });
-            match decoded {
+        let (journal, recovery) = Journal::open(disk, dir, JournalOptions::default(), |_, payload| {
+            let mut is_whole = true;
+            match decode(payload, |batch, sample| is_whole &= each(batch, sample)) {
                 Some(batch) => next_batch = next_batch.max(batch + 1),
-                None => unreadable += 1,
+                None => is_whole = false,
             }
-            if let Some(last) = generations.last_mut() {
-                last.max_ms = last.max_ms.max(max_ms);
-            }
+            unreadable += u64::from(!is_whole);
         })?;
-        let mut wal = Self { journal, generations, generation: 0, generation_bytes: 0, must_reset: true, next_batch };
-        wal.rotate()?;
-        Ok((wal, recovery, unreadable))
-    }
-
-    /// What a series must remember to have been declared.
-    pub(super) fn generation(&self) -> u32 {
-        self.generation
+        let opened = (next_batch, journal.next_seq());
+        Ok((Self { journal, next_batch, opened, scratch: Vec::new() }, recovery, unreadable))
     }
 
     /// Number that the next batch gets.
@@ -99,129 +71,144 @@ impl Wal {
         self.journal.bytes()
     }
 
-    /// Starts a new generation when this one has grown large. Call before asking for [`Wal::generation`].
-    pub(super) fn rotate_if_large(&mut self) -> Result<(), JournalError> {
-        if self.generation_bytes < GENERATION_BYTES { Ok(()) } else { self.rotate() }
-    }
-
-    pub(super) fn rotate(&mut self) -> Result<(), JournalError> {
-        self.journal.rotate()?;
-        self.generation += 1;
-        self.generation_bytes = 0;
-        self.must_reset = true;
-        self.generations.push(Generation { first_seq: self.journal.next_seq(), max_ms: i64::MIN });
-        Ok(())
-    }
-
-    /// Writes a frame. When this returns, it survives `kill -9`.
-    pub(super) fn append(&mut self, frame: &Frame) -> Result<(), JournalError> {
-        let payload = self.encode(frame);
-        self.journal.append(&payload)?;
-        self.must_reset = false;
+    /// Writes a batch and returns its number. When this returns, it survives `kill -9`.
+    pub(super) fn append(&mut self, samples: &[Place]) -> Result<u64, JournalError> {
+        let mut payload = std::mem::take(&mut self.scratch);
+        payload.clear();
+        encode(self.next_batch, samples, &mut payload);
+        let appended = self.journal.append(&payload);
+        self.scratch = payload;
+        appended?;
         self.next_batch += 1;
-        self.generation_bytes += payload.len() as u64;
-        if let Some(last) = self.generations.last_mut() {
-            last.max_ms = frame.samples.iter().map(|(_, point)| point.at_ms).fold(last.max_ms, i64::max);
-        }
-        Ok(())
+        Ok(self.next_batch - 1)
     }
 
-    fn encode(&self, frame: &Frame) -> Vec<u8> {
-        let mut out = Vec::with_capacity(64 + frame.samples.len() * 8);
-        out.push(if self.must_reset { FLAG_RESET } else { 0 });
-        put_uvarint(&mut out, self.next_batch);
-        put_uvarint(&mut out, frame.declared.len() as u64);
-        for (id, labels) in &frame.declared {
-            put_uvarint(&mut out, u64::from(*id));
-            put_uvarint(&mut out, labels.len() as u64);
-            for (name, value) in labels.iter() {
-                put_bytes(&mut out, name.as_bytes());
-                put_bytes(&mut out, value.as_bytes());
-            }
-        }
-        let mut before = (0i64, 0i64);
-        for (id, point) in &frame.samples {
-            put_ivarint(&mut out, i64::from(*id) - before.0);
-            put_ivarint(&mut out, point.at_ms.wrapping_sub(before.1));
-            // Small whole numbers have their zero bits at the low end; swapped they make short integers.
-            put_uvarint(&mut out, point.value.to_bits().swap_bytes());
-            before = (i64::from(*id), point.at_ms);
-        }
-        out
+    /// What to sync so that everything appended survives power loss. A failure of it must be told by
+    /// [`Wal::sync_failed`].
+    pub(super) fn sync_handle(&mut self) -> Result<Option<DiskFile>, JournalError> {
+        self.journal.sync_handle()
     }
 
-    /// Makes what was appended survive power loss.
-    pub(super) fn sync(&mut self) -> Result<(), JournalError> {
-        self.journal.sync()
+    pub(super) fn sync_failed(&mut self, source: std::io::Error) -> JournalError {
+        self.journal.sync_failed(source)
     }
 
     pub(super) fn is_poisoned(&self) -> bool {
         self.journal.is_poisoned()
     }
 
-    /// Removes the oldest generations while all their samples are before `min_ms`. The newest stays.
-    pub(super) fn drop_before(&mut self, min_ms: i64) -> std::io::Result<()> {
-        let older = self.generations.len().saturating_sub(1);
-        let keep_from = self.generations.iter().take(older).take_while(|generation| generation.max_ms < min_ms).count();
-        if let Some(first) = self.generations.get(keep_from).filter(|_| keep_from > 0) {
-            self.journal.drop_before(first.first_seq)?;
-            self.generations.drain(..keep_from);
+    /// Removes what holds only batches before `batch`, as far as whole segments do.
+    pub(super) fn drop_before(&mut self, batch: u64) -> std::io::Result<()> {
+        let (opened_batch, opened_seq) = self.opened;
+        match batch.min(self.next_batch).checked_sub(opened_batch) {
+            Some(since) => self.journal.drop_before(opened_seq + since),
+            None => Ok(()),
         }
-        Ok(())
+    }
+
+    /// Starts a new segment, so that [`Wal::drop_before`] can remove all that came before.
+    pub(super) fn rotate(&mut self) -> Result<(), JournalError> {
+        self.journal.rotate()
     }
 }
 
-/// Reads a frame; returns its batch number. Samples of undeclared series (their declaration was damaged) make `None`.
-fn decode(
-    payload: &[u8],
-    names: &mut FxHashMap<u32, Labels>,
-    mut each: impl FnMut(u64, &Labels, Point),
-) -> Option<u64> {
-    let mut reader = Reader::new(payload);
-    let _flags = reader.u8()?;
+fn encode(batch: u64, samples: &[Place], out: &mut Vec<u8>) {
+    out.push(VERSION);
+    put_uvarint(out, batch);
+    for section in samples.chunk_by(|a, b| a.window == b.window) {
+        put_uvarint(out, section.first().map_or(0, |place| place.window));
+        put_uvarint(out, section.len() as u64);
+        let (mut slot_before, mut time_before) = (0i64, 0i64);
+        for place in section {
+            let slot = i64::from(place.slot);
+            let offset = place.point.at_ms - window_start(place.point.at_ms);
+            let difference = slot - slot_before;
+            let zigzag = ((difference << 1) ^ (difference >> 63)).cast_unsigned();
+            let integer = integer_of(place.point.value);
+            let flags = if integer.is_none() { RAW } else { 0 } | if offset == time_before { 0 } else { NEW_TIME };
+            put_uvarint(out, (zigzag << 2) | flags);
+            if offset != time_before {
+                put_ivarint(out, offset - time_before);
+            }
+            match integer {
+                Some(integer) => put_ivarint(out, integer),
+                None => out.extend(place.point.value.to_bits().to_le_bytes()),
+            }
+            (slot_before, time_before) = (slot, offset);
+        }
+    }
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "the magnitude is checked first")]
+fn integer_of(value: f64) -> Option<i64> {
+    if value.is_nan() || value.abs() >= INTEGER_MAX {
+        return None;
+    }
+    let integer = value as i64;
+    ((integer as f64).to_bits() == value.to_bits()).then_some(integer)
+}
+
+/// Reads a frame; returns its batch number.
+pub(super) fn decode(payload: &[u8], mut each: impl FnMut(u64, LoggedSample)) -> Option<u64> {
+    let mut reader = Reader::new(payload.strip_prefix(&[VERSION])?);
     let batch = reader.uvarint().filter(|batch| *batch <= BATCH_MAX)?;
-    for _ in 0..reader.count()? {
-        let id = reader.u32()?;
-        let mut pairs = Vec::new();
-        for _ in 0..reader.count()? {
-            pairs.push((reader.text()?, reader.text()?));
-        }
-        names.insert(id, Labels::from_pairs(pairs));
-    }
-    let mut before = (0i64, 0i64);
-    let mut undeclared = false;
     while !reader.is_empty() {
-        let id = before.0.checked_add(reader.ivarint()?)?;
-        let at_ms = before.1.wrapping_add(reader.ivarint()?);
-        let value = f64::from_bits(reader.uvarint()?.swap_bytes());
-        before = (id, at_ms);
-        match u32::try_from(id).ok().and_then(|id| names.get(&id)) {
-            Some(labels) => each(batch, labels, Point { at_ms, value }),
-            None => undeclared = true,
+        let window = reader.uvarint().filter(|window| *window < u64::MAX)?;
+        let (mut slot, mut offset_ms) = (0i64, 0i64);
+        for _ in 0..reader.count()? {
+            let token = reader.uvarint()?;
+            let zigzag = token >> 2;
+            slot = slot.checked_add((zigzag >> 1).cast_signed() ^ -(zigzag & 1).cast_signed())?;
+            if token & NEW_TIME != 0 {
+                offset_ms = offset_ms.checked_add(reader.ivarint()?)?;
+            }
+            let value = if token & RAW != 0 { f64::from_bits(reader.u64_le()?) } else { reader.ivarint()? as f64 };
+            if !(0..WINDOW_MS).contains(&offset_ms) {
+                return None;
+            }
+            each(batch, LoggedSample { window, slot: u32::try_from(slot).ok()?, offset_ms, value });
         }
     }
-    (!undeclared).then_some(batch)
+    Some(batch)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::metrics::Point;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn any_frame_comes_back(samples in prop::collection::vec(
+            (0u64..3, any::<u32>(), 0..WINDOW_MS, prop_oneof![any::<u64>(), (0u64..100).prop_map(|n| (n as f64).to_bits())]),
+            0..50,
+        )) {
+            let place = |(window, slot, offset, bits): &(u64, u32, i64, u64)| Place {
+                window: *window,
+                slot: *slot,
+                point: Point { at_ms: 5 * WINDOW_MS + offset, value: f64::from_bits(*bits) },
+            };
+            let places: Vec<Place> = samples.iter().map(place).collect();
+            let mut out = Vec::new();
+            encode(77, &places, &mut out);
+            let mut back = Vec::new();
+            prop_assert_eq!(decode(&out, |_, s| back.push((s.window, s.slot, s.offset_ms, s.value.to_bits()))), Some(77));
+            prop_assert_eq!(back, samples);
+        }
+
+        #[test]
+        fn any_bytes_are_safe(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = decode(&bytes, |_, _| {});
+        }
+    }
 
     #[test]
-    fn numbers_that_no_store_writes_are_damage() {
-        let frame = |batch: u64, ids: &[i64]| {
-            let mut out = vec![FLAG_RESET];
+    fn a_batch_number_that_leaves_no_next_one_is_damage() {
+        for (batch, read) in [(BATCH_MAX, Some(BATCH_MAX)), (u64::MAX, None)] {
+            let mut out = vec![VERSION];
             put_uvarint(&mut out, batch);
-            put_uvarint(&mut out, 0);
-            for id in ids {
-                put_ivarint(&mut out, *id);
-                out.extend([0, 0]);
-            }
-            out
-        };
-        for payload in [frame(u64::MAX, &[]), frame(1, &[i64::MAX, 1])] {
-            assert_eq!(decode(&payload, &mut FxHashMap::default(), |_, _, _| {}), None, "{payload:?}");
+            assert_eq!(decode(&out, |_, _| {}), read);
         }
-        assert_eq!(decode(&frame(BATCH_MAX, &[]), &mut FxHashMap::default(), |_, _, _| {}), Some(BATCH_MAX));
     }
 }

@@ -76,6 +76,8 @@ def complaints(case, row):
             found.append(f"cause: {first[0]} ({first[1]})" if first else "cause: none")
         if row["openings"] != 1:
             found.append(f"{row['openings']} openings")
+        if row.get("updates", 0) > 1:
+            found.append(f"{row['updates']} updates")
     else:
         if row["ha_incidents"]:
             found.append(f"{row['ha_incidents']} incidents")
@@ -168,7 +170,8 @@ def summary(cases, results):
         lines += [f"true cause first: {first} of {total} ({100 * first / total:.0f} %; goal 95 %)",
                   f"true cause in the first three: {three} of {total} ({100 * three / total:.0f} %; goal 100 %)",
                   f"exactly one incident: {sum(row['incidents'] == 1 for _, row in incidents)} of {total}",
-                  f"exactly one opening message: {sum(row['openings'] == 1 for _, row in incidents)} of {total}"]
+                  f"exactly one opening message: {sum(row['openings'] == 1 for _, row in incidents)} of {total}, "
+                  f"updates of it: {sum(row.get('updates', 0) for _, row in incidents)}"]
     wrong = [(case, row) for case, row in pairs if is_confident_and_wrong(case, row)]
     lines.append(f"confident and wrong: {len(wrong)} (goal 0)" + "".join(
         f"\n  {row['fault']} on {row['role']}, run {row['run']}: {row['causes'][0][0]}" for _, row in wrong))

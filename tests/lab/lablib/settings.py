@@ -264,6 +264,7 @@ def write_server(lab):
             "dcs": {"etcd": [lab.etcd_url(member) for member in lab.members], "namespace": "/service"},
             "haproxy": [f"http://{address}:{HAPROXY_METRICS_PORT}/metrics"],
             "pgbouncer": [f"postgres://stats@{address}:{PGBOUNCER_PORT}/pgbouncer"],
+            "write_probe": [f"{address}:{HAPROXY_PRIMARY_PORT}"],
         }],
         "logs": [{"source": "haproxy", "path": f"{directory}/haproxy.log", "cluster": lab.name},
                  {"source": "pgbouncer", "path": f"{directory}/pgbouncer.log", "cluster": lab.name}],

@@ -187,10 +187,16 @@ def told(watch, boxes, before):
     firing_posts = [post for post in posts if post["status"] == "firing"]
     first = next((at for at, post in boxes.webhook_times()[before[0]:] if post["status"] == "firing"), None)
     names = sorted({alert["labels"]["alertname"] for post in posts for alert in post["alerts"]})
+    # What tells of nothing but what was told before, such as a split brain that was found in it, is an update.
+    known, openings = set(), 0
+    for post in firing_posts:
+        told_now = {alert["fingerprint"] for alert in post["alerts"] if alert["status"] == "firing"}
+        openings += bool(told_now - known)
+        known |= told_now
     # One that says no more than the alert that opened it is that alert.
     own = [row for row in watch.incidents if row.get("is_ha", True)]
     return {"incidents": len(watch.incidents), "ha_incidents": len(own), "alerts": sorted(watch.alerts), "told": names,
-            "openings": len(firing_posts), "closings": len(posts) - len(firing_posts), "mails": boxes.counts()[1] - before[1],
+            "openings": openings, "updates": len(firing_posts) - openings, "closings": len(posts) - len(firing_posts), "mails": boxes.counts()[1] - before[1],
             "told_s": since(first, watch.since), "threads": len({post["groupKey"] for post in posts})}
 
 

@@ -1,7 +1,7 @@
 // All HTTP goes through here: one place for errors, deadlines and the 401 that asks for a token.
 import type {
-  AmAlert, Cluster, Event, Incident, Labels, LogLine, LokiStream, Matcher, Notification, PromAlert, PromInstant,
-  PromRuleGroup, PromSeries, Silence, Status, Target,
+  AmAlert, Cluster, Event, Incident, Labels, LogLine, LokiStream, Matcher, Notification, PatternComparison, PromAlert,
+  PromInstant, PromRuleGroup, PromSeries, Silence, Status, Target,
 } from './types';
 
 const DEADLINE_MS = 30_000;
@@ -69,6 +69,8 @@ export function query(params: Record<string, string | number | null | undefined>
 }
 
 const OWN = '/api/daraji/v1';
+const incidentPath = (id: string) => `${OWN}/incidents/${encodeURIComponent(id)}`;
+const json = (method: string, body: unknown) => ({ method, headers: { 'content-type': 'application/json' }, body: JSON.stringify(body) });
 
 // Lists may come bare or wrapped in an object by a later version; both are read.
 function list<T>(body: unknown, name: string): T[] {
@@ -84,12 +86,19 @@ export const api = {
     list<Event>(await request(`${OWN}/events${query(p)}`, { signal }), 'events'),
   incidents: async (p: Record<string, string | null>, signal?: AbortSignal) =>
     list<Incident>(await request(`${OWN}/incidents${query(p)}`, { signal }), 'incidents'),
-  incident: (id: string, signal?: AbortSignal) => request<Incident>(`${OWN}/incidents/${encodeURIComponent(id)}`, { signal }),
+  incident: (id: string, signal?: AbortSignal) => request<Incident>(incidentPath(id), { signal }),
+  /** The server compares up to two seconds for this. */
+  patterns: (id: string, signal?: AbortSignal) => request<PatternComparison>(`${incidentPath(id)}/patterns`, { signal }),
+  acknowledge: (id: string, comment: string) => request<Incident>(`${incidentPath(id)}/acknowledge`, json('POST', comment ? { comment } : {})),
+  takeBack: (id: string) => request<Incident>(`${incidentPath(id)}/acknowledge`, { method: 'DELETE' }),
+  addNote: (id: string, text: string) => request<Incident>(`${incidentPath(id)}/notes`, json('POST', { text })),
+  /** Where a browser finds the incident as a page of its own, or as JSON. */
+  incidentUrl: (id: string, format: 'html' | 'json') => incidentPath(id) + (format === 'html' ? '?format=html' : ''),
   targets: async (signal?: AbortSignal) => list<Target>(await request(`${OWN}/targets`, { signal }), 'targets'),
   notifications: async (signal?: AbortSignal) =>
     list<Notification>(await request(`${OWN}/notifications?limit=100`, { signal }), 'notifications'),
   login: (token: string) =>
-    request<void>(`${OWN}/session`, { method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify({ token }) }),
+    request<void>(`${OWN}/session`, json('POST', { token })),
   logout: () => request<void>(`${OWN}/session`, { method: 'DELETE' }),
 };
 
@@ -123,7 +132,7 @@ export const alertmanager = {
   alerts: (signal?: AbortSignal) => request<AmAlert[]>('/api/v2/alerts', { signal }),
   silences: (signal?: AbortSignal) => request<Silence[]>('/api/v2/silences', { signal }),
   createSilence: (s: { matchers: Matcher[]; startsAt: string; endsAt: string; createdBy: string; comment: string }) =>
-    request<{ silenceID: string }>('/api/v2/silences', { method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify(s) }),
+    request<{ silenceID: string }>('/api/v2/silences', json('POST', s)),
   expireSilence: (id: string) => request<void>(`/api/v2/silence/${encodeURIComponent(id)}`, { method: 'DELETE' }),
 };
 

@@ -1,5 +1,12 @@
 // Alerts of the rules joined with what Alertmanager says about their muting. Pure.
-import type { AmAlert, Labels, Matcher, PromAlert } from '../api/types';
+import type { AmAlert, Delivery, Labels, Matcher, PromAlert } from '../api/types';
+import type { Tone } from './health';
+
+/** How far a message has come, in words. */
+export const DELIVERY: Record<Delivery, { tone: Tone; word: string }> = {
+  queued: { tone: 'stale', word: 'queued' }, inflight: { tone: 'info', word: 'sending' }, done: { tone: 'ok', word: 'delivered' },
+  dead: { tone: 'critical', word: 'gave up' }, superseded: { tone: 'unknown', word: 'superseded' },
+};
 
 export interface ShownAlert {
   key: string;

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import type { Event, PromSeries } from '../api/types';
-import { dualPrimary, roleLanes, splitBrains } from './lanes';
+import { dualPrimary, lockSpans, roleLanes, splitBrains, writableSpans } from './lanes';
 
 const series = (member: string, role: string, ...at: number[]): PromSeries => ({ metric: { member, role }, values: at.map((t) => [t, '1']) });
 const w = { from: 0, to: 100_000 };
@@ -44,5 +44,29 @@ describe('split brains as told', () => {
   });
   it('ignores an end without a beginning', () => {
     expect(splitBrains([e(5, 'split_brain_ended')])).toEqual([]);
+  });
+});
+
+it('knows when a member took writes, and leaves gaps', () => {
+  const spans = writableSpans([{ metric: { member: 'a' }, values: [[0, '1'], [10, '1'], [20, '0'], [60, '1']] }, { metric: { member: 'b' }, values: [[0, '0']] }], 10_000, w);
+  expect([...spans]).toEqual([['a', [{ from: 0, to: 20_000 }, { from: 60_000, to: 70_000 }]]]);
+});
+
+describe('who held the leader key', () => {
+  const e = (event: string, second: number, fields: Record<string, string> = {}, member: string | null = null): Event =>
+    ({ id: `${event}${second}`, time: new Date(second * 1000).toISOString(), cluster: 'c', member, event, severity: 'info', source: 'dcs', text: '', fields });
+  const spans = (events: Event[], owner: string | null = null) => Object.fromEntries([...lockSpans(events, w, owner)].map(([m, list]) => [m, list.map((s) => [s.from / 1000, s.to / 1000])]));
+  it.each<[string, Event[], string | null, Record<string, number[][]>]>([
+    ['nothing happened, and the owner is known', [], 'a', { a: [[0, 100]] }],
+    ['nothing is known', [], null, {}],
+    ['lost and taken', [e('leader_lost', 20, { old_leader: 'a' }, 'a'), e('leader_changed', 50, { old_leader: 'a', new_leader: 'b' }, 'b')], 'b', { a: [[0, 20]], b: [[50, 100]] }],
+    ['lost, and nobody since', [e('leader_lost', 20, { old_leader: 'a' }, 'a')], null, { a: [[0, 20]] }],
+    ['the loss was not seen, its length is told', [e('leader_changed', 50, { old_leader: 'a', new_leader: 'b', gap_seconds: '30' }, 'b')], null, { a: [[0, 20]], b: [[50, 100]] }],
+    ['taken again by the same', [e('leader_lost', 20, {}, 'a'), e('leader_returned', 30, {}, 'a')], null, { a: [[0, 20], [30, 100]] }],
+    ['the DCS cannot be read', [e('leader_changed', 10, { new_leader: 'b' }, 'b'), e('dcs_quorum_lost', 40), e('dcs_quorum_restored', 70)], 'b', { b: [[10, 40], [70, 100]] }],
+    ['the DCS cannot be read, and the owner is not known', [e('dcs_blind', 40)], 'a', {}],
+    ['other events do not count', [e('lag_high', 40)], 'a', { a: [[0, 100]] }],
+  ])('%s', (_name, events, owner, expected) => {
+    expect(spans(events, owner)).toEqual(expected);
   });
 });

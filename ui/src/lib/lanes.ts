@@ -1,4 +1,4 @@
-// Turns samples of `daraji_member_role` into one lane of segments per member. Pure.
+// Turns samples and events into one lane per member: its role, whether it took writes, when it held the leader key. Pure.
 import type { Event, PromSeries, Role } from '../api/types';
 import type { Window } from './time';
 
@@ -11,6 +11,11 @@ export interface Segment {
 export interface Lane {
   member: string;
   segments: Segment[];
+}
+
+export interface Span {
+  from: number;
+  to: number;
 }
 
 /**
@@ -47,6 +52,61 @@ function segments(at: Map<number, Role>, gapMs: number, stepMs: number, w: Windo
   }
   return out.filter((s) => s.to > s.from);
 }
+
+/** When each member took writes, by samples of `daraji_member_writable`; a gap is not known and stays empty. */
+export function writableSpans(series: PromSeries[], stepMs: number, w: Window): Map<string, Span[]> {
+  const out = new Map<string, Span[]>();
+  for (const s of series) {
+    const yes = new Map(s.values.filter(([, v]) => Number(v) === 1).map(([t]) => [t * 1000, 'primary' as Role]));
+    if (s.metric.member && yes.size) out.set(s.metric.member, segments(yes, stepMs * 1.5, stepMs, w).map(({ from, to }) => ({ from, to })));
+  }
+  return out;
+}
+
+const BLIND: Record<string, boolean> = { dcs_quorum_lost: true, dcs_blind: true, dcs_quorum_restored: false, dcs_visible: false };
+
+/**
+ * When each member held the leader key, by the judge's events, which have exact times. Nothing is known while the DCS
+ * cannot be read. `owner` holds it now, and is all there is to go by when nothing happened.
+ */
+export function lockSpans(events: Event[], w: Window, owner: string | null): Map<string, Span[]> {
+  const out = new Map<string, Span[]>();
+  const held = (member: string | null | undefined, from: number, to: number) => {
+    const span = { from: Math.max(from, w.from), to: Math.min(to, w.to) };
+    if (member && span.to > span.from) out.set(member, [...(out.get(member) ?? []), span]);
+  };
+  // undefined is unknown, null is nobody.
+  let holder: string | null | undefined;
+  let begun = w.from;
+  let blind = false;
+  const turn = (at: number, next: string | null | undefined) => {
+    if (!blind) held(holder, begun, at);
+    [holder, begun] = [next, at];
+  };
+  for (const e of [...events].sort((a, b) => (a.time < b.time ? -1 : 1))) {
+    const at = Date.parse(e.time);
+    const field = (name: string) => (e.fields?.[name] === undefined ? undefined : String(e.fields[name]));
+    const before = field('old_leader');
+    if (e.event === 'leader_lost' || e.event === 'dcs_leader_deleted') {
+      holder ??= before ?? e.member ?? undefined;
+      turn(at, null);
+    } else if (e.event === 'leader_changed' || e.event === 'leader_returned') {
+      if (holder === undefined && before) {
+        holder = before;
+        turn(at - Number(field('gap_seconds') ?? 0) * 1000, null);
+      }
+      turn(at, field('new_leader') ?? e.member);
+    } else if (e.event in BLIND) {
+      turn(at, holder);
+      blind = BLIND[e.event]!;
+    }
+  }
+  turn(w.to, null);
+  if (out.size === 0 && holder === null && !events.some((e) => LEADERSHIP.has(e.event))) held(owner, w.from, w.to);
+  return out;
+}
+
+const LEADERSHIP = new Set(['leader_lost', 'dcs_leader_deleted', 'leader_changed', 'leader_returned', ...Object.keys(BLIND)]);
 
 /** Spans in which two or more members were primary at once. */
 export function dualPrimary(lanes: Lane[]): { from: number; to: number; members: string[] }[] {

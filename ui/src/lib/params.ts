@@ -35,7 +35,10 @@ export function carriedParams(params: URLSearchParams, fromPath: string, toPath:
   }
   const cluster = clusterOfPath(fromPath);
   if (cluster) out.set('cluster', cluster);
-  if (toPath === '/' || clusterOfPath(toPath) !== null) {
+  // An incident has a time and a cluster of its own.
+  const incident = toPath.startsWith('/incidents/');
+  if (incident) for (const name of ['from', 'to']) out.delete(name);
+  if (incident || toPath === '/' || clusterOfPath(toPath) !== null) {
     out.delete('cluster');
     out.delete('member');
   }

@@ -74,5 +74,8 @@ describe('labels', () => {
   it('names ranges', () => {
     expect(rangeLabel({ from: 'now-1h', to: 'now' }, 'utc', NOW)).toBe('Last 1h');
     expect(rangeLabel({ from: '2026-11-24T14:00:00.000Z', to: '2026-11-24T15:30:00.000Z' }, 'utc', NOW)).toBe('2026-11-24 14:00:00 – 15:30:00');
+    expect(rangeLabel({ from: '2026-11-25T06:00:00.000Z', to: '2026-11-25T06:30:00.000Z' }, 'utc', NOW)).toBe('06:00:00 – 06:30:00');
+    expect(rangeLabel({ from: '2026-11-25T06:00:00.000Z', to: 'now' }, 'utc', NOW)).toBe('06:00:00 – now');
+    expect(rangeLabel({ from: '2026-11-24T23:00:00.000Z', to: '2026-11-25T01:00:00.000Z' }, 'utc', NOW)).toBe('2026-11-24 23:00:00 – 2026-11-25 01:00:00');
   });
 });

@@ -147,9 +147,10 @@ export function rangeLabel(range: Range, zone: Zone, now: number): string {
   const relative = /^now-(.+)$/.exec(range.from);
   if (relative && range.to === 'now') return `Last ${relative[1]}`;
   const w = resolveRange(range, now);
-  const sameDay = startOfDay(w.from, zone) === startOfDay(w.to, zone);
-  const to = range.to === 'now' ? 'now' : sameDay ? formatClock(w.to, zone) : formatDateTime(w.to, zone);
-  return `${formatDateTime(w.from, zone)} – ${to}`;
+  const day = startOfDay(w.from, zone);
+  const to = range.to === 'now' ? 'now' : day === startOfDay(w.to, zone) ? formatClock(w.to, zone) : formatDateTime(w.to, zone);
+  // Bare clock times are read as today's.
+  return `${day === startOfDay(now, zone) ? formatClock(w.from, zone) : formatDateTime(w.from, zone)} – ${to}`;
 }
 
 const two = (n: number, width = 2) => String(n).padStart(width, '0');

@@ -1,4 +1,5 @@
-// Keyboard: what works everywhere. Pages register what `j`, `k`, `Enter` and Escape mean to them through `list`.
+// Keyboard: what works everywhere. Pages register what `j`, `k`, `Enter` and Escape mean to them through `list`, and give
+// a control of theirs a key of its own by the attribute `aria-keyshortcuts`.
 import { go, href } from '../state/url.svelte';
 import { time } from '../state/time.svelte';
 import { prefs } from '../state/prefs.svelte';
@@ -42,6 +43,7 @@ export const HELP: { title: string; rows: [string, string][] }[] = [
   },
   { title: 'Lists', rows: [['/', 'focus the search'], ['j  k', 'next, previous row'], ['Enter', 'open the row'], ['Esc', 'close, leave the field']] },
   { title: 'Time', rows: [['t', 'open the time control'], ['[  ]', 'earlier, later'], ['-', 'zoom out'], ['r', 'reload now'], ['drag', 'on any chart: zoom in']] },
+  { title: 'Incident', rows: [['a', 'acknowledge'], ['n', 'write a note'], ['Ctrl Enter', 'add the note']] },
   { title: 'View', rows: [['z', 'local time or UTC'], ['d', 'theme: system, dark, light'], ['?', 'this help']] },
 ];
 
@@ -110,5 +112,12 @@ export function handleKey(e: KeyboardEvent): void {
   if (action) {
     e.preventDefault();
     action();
+    return;
+  }
+  const control = /^[a-z]$/.test(e.key) ? document.querySelector<HTMLElement>(`main [aria-keyshortcuts="${e.key}"]`) : null;
+  if (control) {
+    e.preventDefault();
+    if (typing(control)) control.focus();
+    else control.click();
   }
 }

@@ -1,14 +1,16 @@
 // Numbers beside the navigation: firing alerts and open incidents, refreshed slowly and whenever something happened.
 import { alertmanager, api, prometheus } from '../api/client';
+import type { Incident } from '../api/types';
 import { fromAlertmanager } from '../lib/alerts';
+import { byUrgency } from '../lib/incident';
 import { live } from './live.svelte';
 
 const EVERY_MS = 15_000;
 
 class Counts {
   firing = $state(0);
-  incidents = $state(0);
-  openByCluster = $state.raw<Map<string, number>>(new Map());
+  /** Not settled, the most urgent first. */
+  open = $state.raw<Incident[]>([]);
 
   async load(): Promise<void> {
     const [alerts, muted, incidents] = await Promise.allSettled([prometheus.alerts(), alertmanager.alerts(), api.incidents({})]);
@@ -18,12 +20,12 @@ class Counts {
       this.firing = alerts.value.filter((a) => a.state === 'firing').length + others.length;
     }
     if (incidents.status === 'fulfilled') {
-      const open = incidents.value.filter((i) => i.state !== 'settled');
-      const by = new Map<string, number>();
-      for (const i of open) by.set(i.cluster, (by.get(i.cluster) ?? 0) + 1);
-      this.incidents = open.length;
-      this.openByCluster = by;
+      this.open = incidents.value.filter((i) => i.state !== 'settled').sort(byUrgency);
     }
+  }
+
+  openOf(cluster: string): Incident[] {
+    return this.open.filter((i) => i.cluster === cluster);
   }
 
   start(): void {

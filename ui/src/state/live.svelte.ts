@@ -37,6 +37,12 @@ class Live {
     addEventListener('online', () => this.reconnect());
   }
 
+  /** Why nothing may be changed, for the person who wants to; null when it may, or when only the server can tell. */
+  get forbidden(): string | null {
+    const role = this.status?.auth === 'token' ? this.status.role : null;
+    return role === 'viewer' || role === 'agent' ? `Your token's role is ${role}: this needs operator or admin.` : null;
+  }
+
   cluster(name: string): Cluster | null {
     return this.clusters?.find((c) => c.name === name) ?? null;
   }

@@ -9,7 +9,16 @@ export const REFRESHES = ['off', '5s', '10s', '30s', '1m'] as const;
 
 class Time {
   #tick = $state(0);
-  range = $derived<Range>({ from: url.params.get('from') ?? DEFAULT_RANGE.from, to: url.params.get('to') ?? DEFAULT_RANGE.to });
+  /** The range of a page that is about a time of its own, such as an incident; used while the URL names none. */
+  home = $state.raw<Range | null>(null);
+  #chosen = $derived(url.params.has('from') || url.params.has('to'));
+  range = $derived<Range>(
+    this.home && !this.#chosen
+      ? this.home
+      : { from: url.params.get('from') ?? DEFAULT_RANGE.from, to: url.params.get('to') ?? DEFAULT_RANGE.to },
+  );
+  /** Something else than the page's own time is shown. */
+  away = $derived(this.home !== null && this.#chosen);
   live = $derived(isLive(this.range));
   refresh = $derived(url.params.get('refresh') ?? '10s');
   /** Milliseconds between refreshes; null while the range is fixed or the reader switched it off. */
@@ -20,8 +29,13 @@ class Time {
   });
 
   set(range: Range): void {
-    const plain = range.from === DEFAULT_RANGE.from && range.to === DEFAULT_RANGE.to;
+    const plain = this.home === null && range.from === DEFAULT_RANGE.from && range.to === DEFAULT_RANGE.to;
     setParams(plain ? { from: null, to: null } : { from: range.from, to: range.to });
+  }
+
+  /** Back to the page's own time, or to the last hour. */
+  reset(): void {
+    setParams({ from: null, to: null });
   }
 
   /** A span dragged on a chart. Spans under one second are slips of the hand. */

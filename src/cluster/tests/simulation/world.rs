@@ -24,6 +24,10 @@ const HISTORY: usize = 400;
 /// What may happen in a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Plan {
+    /// Load, and nothing else, for so many minutes; told as well as a working network tells it.
+    Quiet {
+        minutes: i64,
+    },
     /// Nothing but switchovers, badly told.
     Switchovers,
     Anything,
@@ -91,6 +95,7 @@ pub(super) struct World {
     pub(super) plan: Plan,
     dice: Dice,
     at_ms: i64,
+    length_ms: i64,
     nodes: Vec<Node>,
     keys: BTreeMap<String, DcsKey>,
     revision: i64,
@@ -128,12 +133,18 @@ impl World {
             renewed_ms: 0,
         });
         let nodes = nodes.collect();
-        let (loss, delay) = (dice.below(25), 50 + dice.below(1_500));
+        let (loss, delay) = if matches!(plan, Plan::Quiet { .. }) {
+            (1, 50 + dice.below(400))
+        } else {
+            (dice.below(25), 50 + dice.below(1_500))
+        };
+        let length_ms = if let Plan::Quiet { minutes } = plan { minutes * 60_000 } else { LENGTH_MS };
         let mut world = Self {
             now: START,
             plan,
             dice,
             at_ms: 0,
+            length_ms,
             nodes,
             keys: BTreeMap::new(),
             revision: 100,
@@ -182,7 +193,7 @@ impl World {
             self.led.remove(0);
         }
         self.two_primaries |= self.primaries(|_| true) > 1;
-        self.at_ms < LENGTH_MS
+        self.at_ms < self.length_ms
     }
 
     /// What arrives by now, in the order of arrival.
@@ -253,7 +264,8 @@ impl World {
             self.perform(due);
         }
         // Near the end nothing new begins that could not be told any more.
-        if self.at_ms < self.busy_until || self.at_ms > LENGTH_MS - 25_000 || !self.dice.chance(8) {
+        let is_quiet = matches!(self.plan, Plan::Quiet { .. });
+        if is_quiet || self.at_ms < self.busy_until || self.at_ms > self.length_ms - 25_000 || !self.dice.chance(8) {
             return;
         }
         self.busy_until = self.at_ms + self.dice.ms(3_000, 20_000);
