@@ -124,6 +124,13 @@ impl Incident {
         self.reopened_at.last().copied().unwrap_or(self.opened_at)
     }
 
+    /// The first sign of the trouble that it is about now.
+    pub fn began_at(&self) -> Timestamp {
+        let opened_at = self.last_opened_at();
+        let signs = self.phases.iter().filter(|phase| phase.name == PhaseName::Trigger && phase.at <= opened_at);
+        signs.map(|phase| phase.at).max().unwrap_or(opened_at)
+    }
+
     /// What happened in the trouble that it is about now.
     pub fn current_events(&self) -> &[Event] {
         let back = self.events.iter().rposition(|event| event.event == INCIDENT_REOPENED);

@@ -274,8 +274,16 @@ fn explain(
     let start = before.map_or(start, |before| start.max(ended_at(before)));
     let end = incident.settled_at.unwrap_or(last).max(ended_at(incident) + TAIL);
     let end = after.map_or(end, |after| end.min(trigger(after))).min(last) + Duration::from_nanos(1);
-    let case =
-        Case { cluster: &incident.cluster, opened_at: None, start, end, calm_since: None, events: &[], alerts: &[] };
+    let case = Case {
+        cluster: &incident.cluster,
+        opened_at: None,
+        start,
+        end,
+        began_at: None,
+        calm_since: None,
+        events: &[],
+        alerts: &[],
+    };
     let verdict = catalogue.explain(&case, store, None)?;
     incident.causes = verdict.causes;
     incident.verdict = Some(verdict.text);

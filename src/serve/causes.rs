@@ -115,6 +115,7 @@ fn explain(
         opened_at: Some(opened_at),
         start: opened_at - LOOK_BACK_MAX,
         end: (opened_at + LOOK_AHEAD).min(now),
+        began_at: Some(incident.began_at()),
         calm_since,
         events: incident.current_events(),
         alerts: &alerts,

@@ -23,8 +23,8 @@ const HEARSAY_NS: i64 = 30_000_000_000;
 /// A takeover belongs to an incident that opened this much later at most.
 const TAKEOVER_NS: i64 = 90_000_000_000;
 
-/// And so does what else is told before it opened.
-const EFFECT_NS: i64 = 180_000_000_000;
+/// An effect may show in the logs this long before the first sign that was noticed.
+const EFFECT_NS: i64 = 30_000_000_000;
 
 /// What is to be explained.
 #[derive(Clone, Copy, Debug)]
@@ -36,6 +36,8 @@ pub struct Case<'a> {
     pub start: Timestamp,
     /// Not included.
     pub end: Timestamp,
+    /// The first sign of it, where somebody watched: what ended well before is no effect of it.
+    pub began_at: Option<Timestamp>,
     /// When the trouble before this was over: what came earlier explains that, and not this.
     pub calm_since: Option<Timestamp>,
     /// The judge's events that belong to it. Those of planned changes are no effects.
@@ -249,10 +251,10 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// What was over long before the opening is no effect of what opened it.
+    /// What was told long before the first sign belongs to something else.
     fn effect(&mut self, effect: &str, at: Timestamp, gravity: Option<Gravity>) {
         let Some(gravity) = gravity else { return };
-        if at < self.scene.start || self.case.opened_at.is_some_and(|opened| at.0 < opened.0 - EFFECT_NS) {
+        if at < self.scene.start || self.case.began_at.is_some_and(|began| at.0 < began.0 - EFFECT_NS) {
             return;
         }
         let seen = self.scene.effects.entry(effect.to_owned()).or_insert(Seen { at, gravity });

@@ -49,7 +49,8 @@ fn failover() -> Vec<LogRecord> {
 fn verdict(records: &[LogRecord], events: &[Event]) -> Verdict {
     let catalogue = Catalogue::load([("c.yml", CAUSES)]).unwrap();
     let (start, end) = (Timestamp::from_secs(0), Timestamp::from_secs(100));
-    let case = Case { cluster: "c", opened_at: None, start, end, calm_since: None, events, alerts: &[] };
+    let case =
+        Case { cluster: "c", opened_at: None, start, end, began_at: None, calm_since: None, events, alerts: &[] };
     catalogue.explain(&case, records, None).unwrap()
 }
 
@@ -78,19 +79,22 @@ fn the_trouble_before_explains_nothing_that_came_after_it_was_over() {
         firing_since: Timestamp::from_secs(110),
         resolved_at: None,
     };
-    for (calm_since, expected) in [(None, vec![("cut", "n1", Confidence::High)]), (Some(70), vec![])] {
+    let began = Some(Timestamp::from_secs(105));
+    let cut = || vec![("cut", "n1", Confidence::High)];
+    for (began_at, calm_since, expected) in [(None, None, cut()), (None, Some(70), vec![]), (began, None, vec![])] {
         let case = Case {
             cluster: "c",
             opened_at: Some(Timestamp::from_secs(110)),
             start: Timestamp::from_secs(0),
             end: Timestamp::from_secs(130),
+            began_at,
             calm_since: calm_since.map(Timestamp::from_secs),
             events: &[],
             alerts: std::slice::from_ref(&alert),
         };
         let verdict = catalogue.explain(&case, &records[..], None).unwrap();
         let found: Vec<_> = shown(&verdict.causes).into_iter().filter(|(name, ..)| *name == "cut").collect();
-        assert_eq!(found, expected, "{calm_since:?}");
+        assert_eq!(found, expected, "{began_at:?} {calm_since:?}");
     }
 }
 
