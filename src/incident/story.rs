@@ -52,7 +52,9 @@ pub(super) fn title(incident: &Incident) -> String {
     ];
     let mut parts: Vec<String> = Vec::new();
     let mut lost = "";
-    for event in incident.events.iter().filter(|event| TELLING.contains(&event.event.as_str())) {
+    // A switchover that was asked for meanwhile turned nothing.
+    let tells = |event: &&Event| TELLING.contains(&event.event.as_str()) && field(event, "planned") != "true";
+    for event in incident.events.iter().filter(tells) {
         let mut part = subject(event);
         if event.event == "leader_lost" {
             lost = event.member.as_deref().unwrap_or("");

@@ -208,6 +208,14 @@ fn what_opens_and_what_only_joins() {
 }
 
 #[test]
+fn a_planned_change_is_no_part_of_the_title() {
+    let mut story = Story::new();
+    story.event(event(1, "replica_broken", "n3", &[]));
+    story.event(event(2, "leader_changed", "n2", &[("old_leader", "n1"), ("planned", "true")]));
+    assert_eq!(story.changes.last().unwrap().incident.title, "n3 does not replicate");
+}
+
+#[test]
 fn a_critical_alert_opens_and_a_warning_does_not() {
     let mut story = Story::new();
     story.alert(1, "Lag", EventSeverity::Warning, true);
