@@ -103,7 +103,7 @@ test('kill-patroni: the lost leader, the new one and the split brain come onto t
   await region(page, 'Leadership').getByText(/accepted writes at the same time since/).waitFor();
   await node(page, old).focus();
   const card = page.getByRole('tooltip');
-  await card.getByText('refused').waitFor();
+  await card.getByText('refused').first().waitFor();
   assert.match(await card.innerText(), /Patroni REST[\s\S]*refused[\s\S]*ago[\s\S]*PostgreSQL[\s\S]*writable[\s\S]*DCS keys[\s\S]*not in the DCS/);
   await page.keyboard.press('Escape');
   await stillTheSame(page);
