@@ -13,6 +13,7 @@ mod demotion;
 mod draft;
 mod fold;
 mod health;
+mod interruption;
 mod lag;
 mod leader;
 mod loss;

@@ -10,7 +10,7 @@ use crate::cluster::memory::ClusterMemory;
 use crate::cluster::options::JudgeOptions;
 use crate::cluster::split_brain::{self, RunFacts};
 use crate::cluster::state::{ClusterState, Drafts};
-use crate::cluster::{clients, lag, loss, measure, quorum, reach, replica, request, watch};
+use crate::cluster::{clients, interruption, lag, loss, measure, quorum, reach, replica, request, watch};
 use crate::model::leadership::{CauseClass, LeaderPair, LossReason};
 use crate::model::observation::{
     Claim, ClusterView, DcsChange, DcsSnapshot, Failure, Observation, PatroniStatus, Source,
@@ -198,7 +198,7 @@ fn stated(state: &mut ClusterState, name: &str, statement: Statement, out: &mut 
         return;
     }
     member.stated_at = Some(probe.received);
-    watch::interruption(state, name, (verdict.writable, on), probe.received, out);
+    interruption::stated(state, name, (verdict.writable, on), probe.received, out);
     split_brain::verdict(state, name, verdict, facts, out);
     loss::explained(state, name, verdict, out);
     let lsn = lsn.filter(|_| writes_or_leads(state, name, verdict));

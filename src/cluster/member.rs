@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::cluster::interruption::Interruption;
 use crate::cluster::options::JudgeOptions;
 use crate::cluster::skew::Skew;
 use crate::model::observation::{Failure, FailureKind, MemberAddress, Observation, PatroniStatus, PostgresStatus};
@@ -123,32 +124,6 @@ pub(super) struct MemberState {
     pub(super) stated_at: Option<Timestamp>,
     /// When its PostgreSQL last said that it takes no writes, or proved it by refusing.
     pub(super) unwritable_at: Option<Timestamp>,
-}
-
-/// A leader that stopped taking writes and kept the key.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Interruption {
-    pub(super) since: Timestamp,
-    /// Start time of the postmaster before.
-    pub(super) start: Option<Timestamp>,
-    /// Timeline before.
-    pub(super) timeline: Option<u32>,
-    /// Transactions committed until then, as its statistics count them.
-    pub(super) commits: Option<u64>,
-    /// When it took writes again, and on which timeline.
-    pub(super) ended: Option<Timestamp>,
-    pub(super) timeline_after: Option<u32>,
-    /// It was told that it began.
-    pub(super) told: bool,
-}
-
-impl Interruption {
-    /// Recovery from a crash throws the cumulative statistics away, a stop in order keeps them: counts that went down tell
-    /// a crash, also one of a backend alone. `None` while they were not read on both sides.
-    pub(super) fn crashed(&self, member: &MemberState) -> Option<bool> {
-        let (_, sql) = member.sql.answer.as_ref().filter(|(probe, _)| probe.sent >= self.since)?;
-        Some(sql.commits? < self.commits?)
-    }
 }
 
 /// The refusal says nothing about the server as a whole: it is full while its sessions go on writing, or it only ended

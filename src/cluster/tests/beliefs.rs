@@ -7,13 +7,6 @@ use crate::model::Timestamp;
 use crate::model::cluster::{Cluster, DemotionBasis, Member};
 use crate::model::observation::{Claim, ClockOffset, DcsHealth, FailureKind, Source};
 
-fn settled() -> Script {
-    let mut script = Script::healthy();
-    script.run(12.0);
-    script.take();
-    script
-}
-
 fn member<'a>(cluster: &'a Cluster, name: &str) -> &'a Member {
     cluster.members.iter().find(|member| member.name == name).unwrap()
 }
@@ -113,7 +106,7 @@ fn a_cascade_has_its_lag_by_hop_and_in_all() {
 
 #[test]
 fn a_delayed_replica_is_judged_without_its_delay() {
-    let mut script = settled();
+    let mut script = Script::settled();
     script.apply_delay.insert("n3".to_owned(), 3_600.0);
     script.node("n3").replay_blocked = true;
     script.run(60.0);
@@ -137,7 +130,7 @@ fn blind(script: &mut Script) {
 
 #[test]
 fn without_a_dcs_the_last_members_are_asked_and_the_leader_has_a_deadline() {
-    let mut script = settled();
+    let mut script = Script::settled();
     assert_eq!(script.cluster().demotion, None);
     let last_seen = script.cluster().dcs.unwrap().seen_at.unwrap();
     blind(&mut script);
@@ -160,7 +153,7 @@ fn without_a_dcs_the_last_members_are_asked_and_the_leader_has_a_deadline() {
 #[test]
 fn a_leader_that_writes_on_without_a_quorum_is_late() {
     for (failsafe, late) in [(false, true), (true, false)] {
-        let mut script = settled();
+        let mut script = Script::settled();
         script.put("config", &format!(r#"{{"ttl":30,"loop_wait":10,"retry_timeout":10,"failsafe_mode":{failsafe}}}"#));
         script.fail_etcd(0, FailureKind::Refused);
         script.fail_etcd(2, FailureKind::Refused);
@@ -180,7 +173,7 @@ fn a_leader_that_writes_on_without_a_quorum_is_late() {
 
 #[test]
 fn a_lease_that_nobody_renews_counts_down_too() {
-    let mut script = settled();
+    let mut script = Script::settled();
     script.refuse_rest("n1");
     script.lease_ttl = 12;
     script.run(3.0);
@@ -191,7 +184,7 @@ fn a_lease_that_nobody_renews_counts_down_too() {
 
 #[test]
 fn an_election_and_an_alarm_of_the_dcs_are_told_once() {
-    let mut script = settled();
+    let mut script = Script::settled();
     let says = |script: &mut Script, url: &str, term, alarms: &[&str]| {
         let health = DcsHealth {
             healthy: alarms.is_empty(),

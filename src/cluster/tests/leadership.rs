@@ -6,13 +6,6 @@ use crate::cluster::tests::script::{Script, primary, replica};
 use crate::model::leadership::{RequestKind, RequestOutcome};
 use crate::model::observation::{Claim, DcsChange, Source};
 
-fn settled() -> Script {
-    let mut script = Script::healthy();
-    script.run(12.0);
-    script.take();
-    script
-}
-
 fn field(script: &Script, event: &str, name: &str) -> String {
     script.event(event).fields.get(name).cloned().unwrap_or_default()
 }
@@ -35,7 +28,7 @@ fn reasons_by_the_keys_that_vanish_together() {
         ("everything", &["leader", "members/n1", "members/n2", "config"], None, 0, "deleted_by_hand"),
         ("overwritten", &[], Some(("leader", "n2")), 25, "deleted_by_hand"),
     ] {
-        let mut script = settled();
+        let mut script = Script::settled();
         script.lease_ttl = lease_ttl;
         on_its_lease(&mut script);
         script.take();
@@ -49,7 +42,7 @@ fn reasons_by_the_keys_that_vanish_together() {
 
 #[test]
 fn a_leader_that_goes_on_writing_did_not_release_its_key() {
-    let mut script = settled();
+    let mut script = Script::settled();
     script.release();
     script.run(0.9);
     assert_eq!(field(&script, "leader_lost", "reason"), "released");
@@ -65,7 +58,7 @@ fn a_leader_that_goes_on_writing_did_not_release_its_key() {
 
 #[test]
 fn a_lease_that_was_lost_and_taken_again_at_once_was_not_deleted_by_hand() {
-    let mut script = settled();
+    let mut script = Script::settled();
     script.release();
     script.acquire("n1");
     script.run(10.0);
@@ -78,7 +71,7 @@ fn what_nobody_watched_is_unknown_unless_the_looks_are_close() {
     for (blind_seconds, with_member, expected) in
         [(1.0, true, "lease_expired"), (1.0, false, "released"), (20.0, true, "unknown"), (20.0, false, "unknown")]
     {
-        let mut script = settled();
+        let mut script = Script::settled();
         script.dcs_fails = Some(super::script::Fails(crate::model::observation::FailureKind::Timeout, "timed out"));
         script.run(blind_seconds);
         script.keys.remove("leader");
@@ -94,7 +87,7 @@ fn what_nobody_watched_is_unknown_unless_the_looks_are_close() {
 
 #[test]
 fn classes_of_what_happened() {
-    let mut script = settled();
+    let mut script = Script::settled();
     script.refuse_rest("n1");
     script.refuse_sql("n1");
     script.expire("n1");
@@ -112,7 +105,7 @@ fn classes_of_what_happened() {
     assert_eq!(field(&script, "timeline_changed", "new_timeline"), "2");
 
     // Demoted and promoted again under the same key.
-    let mut script = settled();
+    let mut script = Script::settled();
     script.refuse_sql("n1");
     script.run(5.0);
     script.set("n1", primary(2));
@@ -120,7 +113,7 @@ fn classes_of_what_happened() {
     assert_eq!(field(&script, "primary_promoted_again", "cause_class"), "restart_through_recovery");
     assert_eq!(field(&script, "timeline_changed", "cause_class"), "restart_through_recovery");
 
-    let mut script = settled();
+    let mut script = Script::settled();
     script.refuse_sql("n1");
     script.run(5.0);
     script.node("n1").started += 100;
@@ -133,7 +126,7 @@ fn classes_of_what_happened() {
 fn requests_are_remembered_with_their_outcome() {
     use RequestKind::{ManualFailover, Switchover};
     use RequestOutcome::{Completed, Failed, Withdrawn};
-    let mut script = settled();
+    let mut script = Script::settled();
     let switch = |script: &mut Script, value: &str, from: &str, to: &str| {
         script.put("failover", value);
         script.run(1.0);
@@ -176,7 +169,7 @@ fn requests_are_remembered_with_their_outcome() {
 
 #[test]
 fn a_change_that_comes_twice_is_told_once() {
-    let mut script = settled();
+    let mut script = Script::settled();
     script.expire("n1");
     let again = DcsChange {
         revision: script.revision,

@@ -5,13 +5,6 @@ use crate::model::cluster::{Candidate, Health, Readiness};
 use crate::model::observation::{Claim, DcsHealth, Failure, FailureKind, Source};
 use crate::model::{Event, EventSeverity, Lsn};
 
-fn settled() -> Script {
-    let mut script = Script::healthy();
-    script.run(12.0);
-    script.take();
-    script
-}
-
 fn number(event: &Event, name: &str) -> f64 {
     event.fields[name].parse().unwrap()
 }
@@ -39,7 +32,7 @@ fn the_outage_of_clients_is_measured_from_commit_to_commit() {
     let proxy = || Source::Proxy { address: "10.0.0.31:5000".to_owned() };
     let failed = || Claim::Failed(Failure { kind: FailureKind::Refused, error: "refused".to_owned() });
     for (failures, expected) in [(0, None), (1, None), (2, Some(3.0)), (30, Some(31.0))] {
-        let mut script = settled();
+        let mut script = Script::settled();
         script.observe(proxy(), Claim::Written);
         for _ in 0..failures {
             script.run(1.0);
@@ -57,7 +50,7 @@ fn the_outage_of_clients_is_measured_from_commit_to_commit() {
 
 #[test]
 fn without_a_commit_before_it_an_outage_of_clients_is_not_measured() {
-    let mut script = settled();
+    let mut script = Script::settled();
     let proxy = || Source::Proxy { address: "10.0.0.31:5000".to_owned() };
     for _ in 0..3 {
         let failure = Failure { kind: FailureKind::Timeout, error: "no answer".to_owned() };
@@ -73,7 +66,7 @@ fn lost_wal_is_what_was_seen_beyond_the_end_of_the_timeline() {
     for (beyond, planned, expected) in
         [(5_000_i64, false, "5000"), (0, false, "unknown"), (-3_000, false, "unknown"), (0, true, "0")]
     {
-        let mut script = settled();
+        let mut script = Script::settled();
         if planned {
             script.put("failover", r#"{"leader":"n1","member":"n2"}"#);
         }
@@ -104,7 +97,7 @@ fn lost_wal_is_what_was_seen_beyond_the_end_of_the_timeline() {
 
 #[test]
 fn without_the_end_of_the_timeline_lost_wal_is_unknown() {
-    let mut script = settled();
+    let mut script = Script::settled();
     script.lose_host("n1");
     script.expire("n1");
     script.acquire("n2");
@@ -119,7 +112,7 @@ fn without_the_end_of_the_timeline_lost_wal_is_unknown() {
 
 #[test]
 fn a_split_brain_loses_what_the_old_leader_wrote_to_its_end() {
-    let mut script = settled();
+    let mut script = Script::settled();
     script.refuse_rest("n1");
     script.expire("n1");
     let switch = lsn(&script, "n1");
@@ -140,7 +133,7 @@ fn a_split_brain_loses_what_the_old_leader_wrote_to_its_end() {
 fn the_outage_lies_within_its_error() {
     for pause in [3.0, 7.0, 20.0] {
         // Restarted in place.
-        let mut script = settled();
+        let mut script = Script::settled();
         script.refuse_sql("n1");
         script.wal_step = 0;
         script.run(pause);
@@ -152,7 +145,7 @@ fn the_outage_lies_within_its_error() {
         assert!((seconds - pause).abs() <= error && error < 4.5, "{pause}: {seconds} ± {error}");
     }
     // A failover after the host was lost: the old leader may have written unseen until it lost the key.
-    let mut script = settled();
+    let mut script = Script::settled();
     script.lose_host("n1");
     script.node("n1").primary = false;
     script.run(25.0);
@@ -189,7 +182,7 @@ fn of<'a>(readiness: &'a Readiness, name: &str) -> &'a Candidate {
 
 #[test]
 fn the_furthest_member_would_take_over() {
-    let mut script = settled();
+    let mut script = Script::settled();
     script.node("n2").broken = true;
     script.run(3.0);
     let readiness = ready(&script);
@@ -244,7 +237,7 @@ fn everything_that_stands_in_the_way_is_named() {
         }),
     ];
     for (expected, break_it) in cases {
-        let mut script = settled();
+        let mut script = Script::settled();
         assert!(ready(&script).candidate.is_some());
         break_it(&mut script);
         script.run(12.0);
@@ -258,7 +251,7 @@ fn everything_that_stands_in_the_way_is_named() {
 
 #[test]
 fn rules_that_keep_one_member_out() {
-    let mut script = settled();
+    let mut script = Script::settled();
     script.put("config", r#"{"ttl":30,"failsafe_mode":true,"synchronous_mode":"quorum","check_timeline":true}"#);
     script.put("failsafe", r#"{"n1":"http://n1","n2":"http://n2"}"#);
     script.put("sync", r#"{"leader":"n1","sync_standby":"n2,n3","quorum":1}"#);

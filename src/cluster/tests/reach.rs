@@ -3,13 +3,6 @@
 use crate::cluster::tests::script::{Fails, NAMES, Script, primary};
 use crate::model::observation::{Claim, FailureKind, Port, PortProbe, Source};
 
-fn settled() -> Script {
-    let mut script = Script::healthy();
-    script.run(12.0);
-    script.take();
-    script
-}
-
 /// The agent of `from` reports of all members; `fails` names those whose ports it cannot reach, and how.
 fn report(script: &mut Script, from: &str, fails: &[(&str, FailureKind)]) {
     let failure = |name: &str| fails.iter().find(|(other, _)| *other == name).map(|(_, kind)| *kind);
@@ -41,7 +34,7 @@ fn a_lost_member_is_down_or_it_is_us_who_are_cut_off() {
         ("only its own agent tries, and hangs", &["n3"], &[("n3", Timeout)], "unknown"),
         ("the host refuses", &others, &[("n3", Refused)], "down"),
     ] {
-        let mut script = settled();
+        let mut script = Script::settled();
         run_with_reports(&mut script, 6, from, &[]);
         script.take();
         script.lose_host("n3");
@@ -51,14 +44,14 @@ fn a_lost_member_is_down_or_it_is_us_who_are_cut_off() {
         assert_eq!(event.fields["sources"], "rest unreachable, sql unreachable", "{what}");
         assert_eq!(event.fields.contains_key("postgres_port"), !from.is_empty(), "{what}");
     }
-    let mut script = settled();
+    let mut script = Script::settled();
     script.refuse_rest("n3");
     script.refuse_sql("n3");
     script.run(10.0);
     assert_eq!(script.event("member_lost").fields["reason"], "down");
 
     // Connections are taken, by the agents' word too, and nobody answers on them.
-    let mut script = settled();
+    let mut script = Script::settled();
     let hangs = || Fails(Timeout, "no answer");
     script.rest_fails.insert("n3".to_owned(), hangs());
     script.sql_fails.insert("n3".to_owned(), hangs());
@@ -74,7 +67,7 @@ fn a_primary_that_only_we_cannot_see_is_not_counted_out() {
         found.map(|sample| sample.value)
     };
     for (fails, expected) in [(&[][..], None), (&[("n1", FailureKind::Unreachable)], Some(0.0))] {
-        let mut script = settled();
+        let mut script = Script::settled();
         script.lose_host("n1");
         run_with_reports(&mut script, 14, &["n2", "n3"], fails);
         assert_eq!(writers(&script), expected);
@@ -83,7 +76,7 @@ fn a_primary_that_only_we_cannot_see_is_not_counted_out() {
 
 #[test]
 fn a_report_from_before_the_silence_is_no_evidence() {
-    let mut script = settled();
+    let mut script = Script::settled();
     report(&mut script, "n1", &[]);
     script.lose_host("n3");
     // The agents have died with the network: their last word was good.
@@ -95,7 +88,7 @@ fn a_report_from_before_the_silence_is_no_evidence() {
 
 /// n1 is out of our sight, and n2 has taken over.
 fn dark_primary() -> Script {
-    let mut script = settled();
+    let mut script = Script::settled();
     script.lose_host("n1");
     script.run(5.0);
     script.expire("n1");
@@ -140,7 +133,7 @@ fn evidence_that_comes_later_ends_the_doubt() {
 
 #[test]
 fn the_matrix_is_shown_while_it_is_fresh() {
-    let mut script = settled();
+    let mut script = Script::settled();
     report(&mut script, "n2", &[("n3", FailureKind::Timeout)]);
     let value = |script: &Script, target: &str| {
         let samples = script.judge.samples(script.now);

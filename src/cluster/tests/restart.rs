@@ -2,16 +2,9 @@
 
 use crate::cluster::tests::script::{Script, primary, replica};
 
-fn settled() -> Script {
-    let mut script = Script::healthy();
-    script.run(12.0);
-    script.take();
-    script
-}
-
 #[test]
 fn nothing_is_told_again() {
-    let mut script = settled();
+    let mut script = Script::settled();
     script.put("config", r#"{"ttl":30,"loop_wait":10,"retry_timeout":10,"pause":true}"#);
     script.lose_host("n3");
     script.node("n2").broken = true;
@@ -28,7 +21,7 @@ fn nothing_is_told_again() {
 
 #[test]
 fn no_leader_is_shown_before_the_dcs_was_read() {
-    let mut script = settled();
+    let mut script = Script::settled();
     script.restart();
     let cluster = script.cluster();
     assert_eq!((cluster.leader, cluster.writable.len()), (None, 0));
@@ -38,7 +31,7 @@ fn no_leader_is_shown_before_the_dcs_was_read() {
 
 #[test]
 fn a_change_while_nobody_watched_is_told_once() {
-    let mut script = settled();
+    let mut script = Script::settled();
     let kept = script.judge.memory();
     // The judge is away.
     script.judge = crate::cluster::Judge::default();
@@ -60,7 +53,7 @@ fn a_change_while_nobody_watched_is_told_once() {
 
 #[test]
 fn a_switchover_while_nobody_watched_is_known_by_its_traces() {
-    let mut script = settled();
+    let mut script = Script::settled();
     let kept = script.judge.memory();
     script.judge = crate::cluster::Judge::default();
     script.put("failover", r#"{"leader":"n1","member":"n2"}"#);
@@ -75,7 +68,7 @@ fn a_switchover_while_nobody_watched_is_known_by_its_traces() {
 
 #[test]
 fn a_split_brain_goes_on_and_ends_over_a_restart() {
-    let mut script = settled();
+    let mut script = Script::settled();
     script.refuse_rest("n1");
     script.expire("n1");
     script.acquire("n2");
@@ -95,7 +88,7 @@ fn a_split_brain_goes_on_and_ends_over_a_restart() {
 #[test]
 fn the_same_observations_give_the_same_ids() {
     let ids = || {
-        let mut script = settled();
+        let mut script = Script::settled();
         script.expire("n1");
         script.acquire("n2");
         script.set("n2", primary(2));

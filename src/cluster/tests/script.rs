@@ -92,6 +92,14 @@ impl Script {
         script
     }
 
+    /// The same after a while: what the first looks tell is taken.
+    pub(super) fn settled() -> Self {
+        let mut script = Self::healthy();
+        script.run(12.0);
+        script.take();
+        script
+    }
+
     /// The same, with only `--patroni` given.
     pub(super) fn healthy_without_dcs() -> Self {
         Self { without_dcs: true, ..Self::new() }

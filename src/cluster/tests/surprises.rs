@@ -9,17 +9,10 @@ fn member<'a>(cluster: &'a Cluster, name: &str) -> &'a Member {
     cluster.members.iter().find(|member| member.name == name).unwrap()
 }
 
-fn settled() -> Script {
-    let mut script = Script::healthy();
-    script.run(12.0);
-    script.take();
-    script
-}
-
 /// 1: `/cluster` says "leader running, lag 0" all through a quorum loss.
 #[test]
 fn surprise_01_cluster_is_a_claim_and_never_makes_a_leader() {
-    let mut script = settled();
+    let mut script = Script::settled();
     script.fail_etcd(0, FailureKind::Refused);
     script.fail_etcd(2, FailureKind::Refused);
     script.etcd_says_no_leader(1);
@@ -53,7 +46,7 @@ fn surprise_01_cluster_is_a_claim_and_never_makes_a_leader() {
 /// 2: a second primary is invisible in Patroni when Patroni is dead: the node just leaves `/cluster`.
 #[test]
 fn surprise_02_a_member_that_left_is_still_asked_and_found_writable() {
-    let mut script = settled();
+    let mut script = Script::settled();
     script.refuse_rest("n1");
     script.run(20.0);
     script.expire("n1");
@@ -81,7 +74,7 @@ fn surprise_03_patronis_words_do_not_make_a_primary() {
         ("creating replica", "uninitialized"),
         ("running", "primary"),
     ] {
-        let mut script = settled();
+        let mut script = Script::settled();
         script.refuse_sql("n2");
         script
             .patroni
@@ -98,7 +91,7 @@ fn surprise_03_patronis_words_do_not_make_a_primary() {
 /// 4: Patroni's `lag` is receive lag; blocked replay shows only in the replay position.
 #[test]
 fn surprise_04_blocked_replay_is_lag() {
-    let mut script = settled();
+    let mut script = Script::settled();
     script.node("n2").replay_blocked = true;
     script.run(40.0);
     let cluster = script.cluster();
@@ -115,7 +108,7 @@ fn surprise_04_blocked_replay_is_lag() {
 /// 5: the primary's view of a frozen replica keeps its last small lag for a minute.
 #[test]
 fn surprise_05_a_frozen_replica_has_unknown_lag_whatever_the_primary_shows() {
-    let mut script = settled();
+    let mut script = Script::settled();
     script.lose_host("n2");
     script.run(10.0);
     let cluster = script.cluster();
@@ -127,7 +120,7 @@ fn surprise_05_a_frozen_replica_has_unknown_lag_whatever_the_primary_shows() {
 /// 6: a new etcd leader grants every lease its full time again: a rising TTL is no sign of life.
 #[test]
 fn surprise_06_the_leader_is_lost_when_the_key_goes_not_when_the_lease_should_end() {
-    let mut script = settled();
+    let mut script = Script::settled();
     script.lose_host("n1");
     script.lease_ttl = 12;
     script.run(4.0);
@@ -143,7 +136,7 @@ fn surprise_06_the_leader_is_lost_when_the_key_goes_not_when_the_lease_should_en
 /// 7: failsafe mode does not help a partitioned leader; what it says is told as Patroni's word.
 #[test]
 fn surprise_07_failsafe_is_told_by_the_primary_and_ends_with_it() {
-    let mut script = settled();
+    let mut script = Script::settled();
     let mut words = script.patroni_status("n1");
     words.failsafe_mode_is_active = true;
     script.patroni.insert("n1".into(), words);
@@ -161,7 +154,7 @@ fn surprise_07_failsafe_is_told_by_the_primary_and_ends_with_it() {
 /// 8: a replica that runs, never streams, and is ahead of the leader: `/cluster` says lag 0, and it can win an election.
 #[test]
 fn surprise_08_a_replica_that_runs_and_does_not_stream_is_broken() {
-    let mut script = settled();
+    let mut script = Script::settled();
     script.node("n2").broken = true;
     script.run(50.0);
     assert_eq!(script.take(), Vec::<String>::new());
@@ -182,7 +175,7 @@ fn surprise_08_a_replica_that_runs_and_does_not_stream_is_broken() {
 
 #[test]
 fn surprise_08_wal_that_the_leader_never_wrote_is_divergence() {
-    let mut script = settled();
+    let mut script = Script::settled();
     script.wal_step = 0;
     script.run(4.0);
     script.node("n2").broken = true;
@@ -203,7 +196,7 @@ fn surprise_08_wal_that_the_leader_never_wrote_is_divergence() {
 /// 9: a fast shutdown may hang for a minute in "shutting down": that is no second primary.
 #[test]
 fn surprise_09_a_hanging_shutdown_is_not_writable() {
-    let mut script = settled();
+    let mut script = Script::settled();
     script.fail_sql("n1", FailureKind::Rejecting, "FATAL: the database system is shutting down");
     script.run(2.5);
     script.expire("n1");
@@ -217,7 +210,7 @@ fn surprise_09_a_hanging_shutdown_is_not_writable() {
 /// 10: a killed postmaster of the leader is restarted in place; only its start time changes.
 #[test]
 fn surprise_10_a_restart_in_place_is_no_failover() {
-    let mut script = settled();
+    let mut script = Script::settled();
     script.refuse_sql("n1");
     script.run(5.0);
     script.node("n1").started += 5;
@@ -235,7 +228,7 @@ fn surprise_10_a_restart_in_place_is_no_failover() {
 /// 10: statistics survive a stop in order, so that it is told from a crash.
 #[test]
 fn surprise_10_a_restart_in_order_is_a_notice() {
-    let mut script = settled();
+    let mut script = Script::settled();
     script.refuse_sql("n1");
     script.run(3.0);
     script.node("n1").started += 5;
@@ -248,7 +241,7 @@ fn surprise_10_a_restart_in_order_is_a_notice() {
 /// 10: after a backend crash not even the start time changes.
 #[test]
 fn surprise_10_a_backend_crash_keeps_the_start_time() {
-    let mut script = settled();
+    let mut script = Script::settled();
     script.fail_sql("n1", FailureKind::Rejecting, "FATAL: the database system is in recovery mode");
     script.run(2.5);
     script.sql_fails.clear();
@@ -260,7 +253,7 @@ fn surprise_10_a_backend_crash_keeps_the_start_time() {
 /// 11: a failed start gives the key away early: released, not expired.
 #[test]
 fn surprise_11_a_released_key_is_told_from_an_expired_one() {
-    let mut script = settled();
+    let mut script = Script::settled();
     script.refuse_sql("n1");
     script.run(6.0);
     script.release();
@@ -273,7 +266,7 @@ fn surprise_11_a_released_key_is_told_from_an_expired_one() {
 /// 12: `cluster_unlocked` of one replica only means that this one could not read a leader.
 #[test]
 fn surprise_12_cluster_unlocked_of_a_replica_proves_nothing() {
-    let mut script = settled();
+    let mut script = Script::settled();
     let mut words = script.patroni_status("n3");
     words.cluster_unlocked = true;
     script.patroni.insert("n3".into(), words);
@@ -285,7 +278,7 @@ fn surprise_12_cluster_unlocked_of_a_replica_proves_nothing() {
 /// 13: proxies hide outages as latency: the outage is known from PostgreSQL itself.
 #[test]
 fn surprise_13_an_outage_without_client_errors_is_seen() {
-    let mut script = settled();
+    let mut script = Script::settled();
     script.refuse_sql("n1");
     script.run(3.0);
     assert_eq!(script.cluster().writable, Vec::<String>::new());
@@ -295,7 +288,7 @@ fn surprise_13_an_outage_without_client_errors_is_seen() {
 /// 14: on its return the old leader is writable for half a second more.
 #[test]
 fn surprise_14_a_short_second_primary_is_still_proven() {
-    let mut script = settled();
+    let mut script = Script::settled();
     script.lose_host("n1");
     script.run(24.0);
     script.expire("n1");
@@ -317,7 +310,7 @@ fn surprise_14_a_short_second_primary_is_still_proven() {
 /// 15: the judge does not wait for proxies: the new leader is told when it holds the key.
 #[test]
 fn surprise_15_the_new_leader_is_told_when_it_takes_the_key() {
-    let mut script = settled();
+    let mut script = Script::settled();
     script.expire("n1");
     script.run(0.3);
     let taken_at = script.now;
@@ -328,7 +321,7 @@ fn surprise_15_the_new_leader_is_told_when_it_takes_the_key() {
 /// 16: SQL to a frozen host hangs; a timeout proves nothing.
 #[test]
 fn surprise_16_a_hanging_answer_is_unknown_not_down() {
-    let mut script = settled();
+    let mut script = Script::settled();
     script.fail_sql("n1", FailureKind::Timeout, "deadline of 2.5 s passed");
     script.rest_fails.insert("n1".into(), super::script::Fails(FailureKind::Timeout, "timed out"));
     script.run(4.0);
@@ -344,7 +337,7 @@ fn surprise_16_a_full_server_still_writes() {
     for error in
         ["FATAL: sorry, too many clients already", "FATAL: terminating connection due to administrator command"]
     {
-        let mut script = settled();
+        let mut script = Script::settled();
         script.fail_sql("n1", FailureKind::Rejecting, error);
         script.rest_fails.insert("n1".into(), super::script::Fails(FailureKind::Timeout, "timed out"));
         script.run(4.0);
@@ -364,7 +357,7 @@ fn surprise_17_planned_is_read_from_the_failover_key() {
         (Some("{}"), "false"),
         (None, "false"),
     ] {
-        let mut script = settled();
+        let mut script = Script::settled();
         if let Some(request) = request {
             script.put("failover", request);
         }
@@ -380,7 +373,7 @@ fn surprise_17_planned_is_read_from_the_failover_key() {
 /// 18: renewals do not rewrite the leader key: its revision stands still in health, and the lease tells.
 #[test]
 fn surprise_18_the_lease_predicts_and_the_revision_does_not() {
-    let mut script = settled();
+    let mut script = Script::settled();
     script.run(300.0);
     assert_eq!(script.take(), Vec::<String>::new());
     assert_eq!(script.cluster().lock.unwrap().lease_ttl_seconds, Some(25));
@@ -397,7 +390,7 @@ fn surprise_18_the_lease_predicts_and_the_revision_does_not() {
 #[test]
 fn a_primary_that_stops_before_the_next_one_writes_is_no_split_brain() {
     for probe_steps in [3, 20, 25] {
-        let mut script = settled();
+        let mut script = Script::settled();
         script.probe_steps = probe_steps;
         script.run(4.0);
         script.refuse_sql("n1");
@@ -410,7 +403,7 @@ fn a_primary_that_stops_before_the_next_one_writes_is_no_split_brain() {
 
 #[test]
 fn a_later_term_is_not_a_restart_of_the_first() {
-    let mut script = settled();
+    let mut script = Script::settled();
     script.refuse_sql("n1");
     script.lease_ttl = 12;
     script.run(3.0);
@@ -433,7 +426,7 @@ fn a_later_term_is_not_a_restart_of_the_first() {
 
 #[test]
 fn a_scheduled_switchover_is_planned_when_its_time_has_come() {
-    let mut script = settled();
+    let mut script = Script::settled();
     let due = script.now + std::time::Duration::from_mins(5);
     script.put("failover", &format!(r#"{{"leader":"n1","member":"n2","scheduled_at":"{due}"}}"#));
     script.run(300.0);
@@ -453,7 +446,7 @@ fn a_scheduled_switchover_is_planned_when_its_time_has_come() {
 
 #[test]
 fn a_withdrawn_switchover_does_not_make_the_next_failover_planned() {
-    let mut script = settled();
+    let mut script = Script::settled();
     script.put("failover", r#"{"leader":"n1","member":"n2"}"#);
     script.run(3.0);
     script.put("failover", "{}");
@@ -466,7 +459,7 @@ fn a_withdrawn_switchover_does_not_make_the_next_failover_planned() {
 
 #[test]
 fn a_switchover_that_nobody_takes_up_is_a_lost_leader() {
-    let mut script = settled();
+    let mut script = Script::settled();
     script.put("failover", r#"{"leader":"n1","member":"n2"}"#);
     script.run(1.0);
     script.refuse_sql("n1");
@@ -479,7 +472,7 @@ fn a_switchover_that_nobody_takes_up_is_a_lost_leader() {
 
 #[test]
 fn a_manual_failover_after_a_loss_was_not_planned() {
-    let mut script = settled();
+    let mut script = Script::settled();
     script.lose_host("n1");
     script.expire("n1");
     script.run(5.0);
@@ -491,7 +484,7 @@ fn a_manual_failover_after_a_loss_was_not_planned() {
 
 #[test]
 fn a_dcs_that_only_we_cannot_see_is_blindness_not_a_lost_quorum() {
-    let mut script = settled();
+    let mut script = Script::settled();
     for member in 0..3 {
         script.fail_etcd(member, FailureKind::Timeout);
     }
@@ -511,7 +504,7 @@ fn a_dcs_that_only_we_cannot_see_is_blindness_not_a_lost_quorum() {
 
 #[test]
 fn pause_and_configuration_changes_are_told() {
-    let mut script = settled();
+    let mut script = Script::settled();
     script.put(
         "config",
         r#"{"ttl":30,"loop_wait":10,"retry_timeout":10,"maximum_lag_on_failover":1048576,"pause":true}"#,
@@ -531,7 +524,7 @@ fn pause_and_configuration_changes_are_told() {
 
 #[test]
 fn an_idle_leader_gives_no_lag_in_seconds() {
-    let mut script = settled();
+    let mut script = Script::settled();
     script.wal_step = 0;
     script.run(600.0);
     let cluster = script.cluster();
@@ -561,7 +554,7 @@ fn without_a_dcs_the_leader_is_whom_cluster_names_and_postgresql_bears_out() {
 #[test]
 fn a_server_that_is_replaced_under_the_judge_is_no_split_brain() {
     // Two clusters that share a name by mistake, or a clone: another system identifier.
-    let mut script = settled();
+    let mut script = Script::settled();
     let mut other = script.postgres("n2");
     other.in_recovery = false;
     other.system_identifier = Some("42".to_owned());
@@ -576,7 +569,7 @@ fn a_server_that_is_replaced_under_the_judge_is_no_split_brain() {
 
 #[test]
 fn a_standby_cluster_has_a_leader_that_writes_nothing() {
-    let mut script = settled();
+    let mut script = Script::settled();
     script.set("n1", replica("remote", 1));
     let mut words = script.patroni_status("n1");
     words.role = "standby_leader".to_owned();
@@ -593,7 +586,7 @@ fn a_standby_cluster_has_a_leader_that_writes_nothing() {
 
 #[test]
 fn a_dark_host_does_not_keep_the_probes_fast_for_ever() {
-    let mut script = settled();
+    let mut script = Script::settled();
     assert!(!script.judge.wants_fast_probe("demo", script.now));
     script.lose_host("n1");
     script.run(22.0);
@@ -608,7 +601,7 @@ fn a_dark_host_does_not_keep_the_probes_fast_for_ever() {
 
 #[test]
 fn a_lock_owner_that_does_not_write_is_a_mismatch_after_a_while() {
-    let mut script = settled();
+    let mut script = Script::settled();
     script.refuse_sql("n1");
     script.run(12.0);
     assert!(!script.told().contains(&"lock_role_mismatch".to_owned()));
@@ -621,7 +614,7 @@ fn a_lock_owner_that_does_not_write_is_a_mismatch_after_a_while() {
 
 #[test]
 fn a_member_that_nobody_names_is_forgotten_after_a_day() {
-    let mut script = settled();
+    let mut script = Script::settled();
     script.lose_host("n3");
     script.run(5.0);
     let mut list: Vec<_> = script.judge.memory().members("demo").to_vec();
